@@ -1,0 +1,1 @@
+"""Does contrastive learning need many negatives? A runnable grid (see README.md)."""

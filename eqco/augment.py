@@ -1,0 +1,251 @@
+"""Augmentation of a whole batch at once, with its own parameters for every image.
+
+Each operation takes its parameters as tensors of B values and equals torchvision's functional of
+the same name on each image (tests/test_augment.py holds them together); ``Augmentation`` draws the
+parameters as torchvision's transforms do. Images are float (B, C, H, W) in [0, 1].
+
+Crop, resize and blur are linear along each axis, so each is two matrix products,
+``rows @ image @ columnsᵀ``, with small matrices made for every image.
+"""
+
+import math
+import random
+
+import torch
+from torch import Tensor
+
+from eqco.params import Augment, Jitter
+
+LUMA = (0.2989, 0.587, 0.114)  # ITU-R 601, as torchvision's rgb_to_grayscale
+ATTEMPTS = 10  # boxes drawn before an operation gives up, as in torchvision
+
+
+def _separable(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Apply (B, h, H) along the height and (B, w, W) along the width: (B, C, h, w)."""
+    return rows[:, None] @ x @ columns[:, None].transpose(2, 3)
+
+
+def _resample(start: Tensor, length: Tensor, size: int, out: int) -> Tensor:
+    """Bilinear resize of [start, start + length) of ``size`` pixels to ``out``: (B, out, size).
+
+    With antialiasing: when shrinking, the triangle is as wide as the step between outputs.
+    """
+    scale = (length / out)[:, None, None]  # (B, 1, 1)
+    centre = (torch.arange(out, device=start.device) + 0.5)[:, None] * scale  # (B, out, 1)
+    pixel = torch.arange(size, device=start.device) + 0.5 - start[:, None, None]  # (B, 1, size)
+    weight = (1 - (pixel - centre).abs() / scale.clamp(min=1)).clamp(min=0)  # (B, out, size)
+    inside = (pixel > 0) & (pixel < length[:, None, None])
+    weight = weight * inside
+    return weight / weight.sum(dim=2, keepdim=True)
+
+
+def resized_crop(
+    x: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, size: int
+) -> Tensor:
+    """Crop each image to its box, in whole pixels (B,), and resize to ``size`` squared."""
+    rows = _resample(top, height, x.shape[2], size)
+    columns = _resample(left, width, x.shape[3], size)
+    return _separable(x, rows, columns)
+
+
+def horizontal_flip(x: Tensor, flip: Tensor) -> Tensor:
+    """Mirror the images where ``flip`` (B,) is true."""
+    return torch.where(flip[:, None, None, None], x.flip(3), x)
+
+
+def _blend(x: Tensor, other: Tensor, factor: Tensor) -> Tensor:
+    factor = factor[:, None, None, None]
+    return (factor * x + (1 - factor) * other).clamp(0, 1)
+
+
+def rgb_to_grayscale(x: Tensor) -> Tensor:
+    """Luminance (B, 1, H, W); grey images are returned as they are."""
+    if x.shape[1] == 1:
+        return x
+    weight = torch.tensor(LUMA, device=x.device, dtype=x.dtype)
+    return (x * weight[:, None, None]).sum(dim=1, keepdim=True)
+
+
+def adjust_brightness(x: Tensor, factor: Tensor) -> Tensor:
+    """Blend with black; ``factor`` (B,) ≥ 0, 1 changes nothing."""
+    return (factor[:, None, None, None] * x).clamp(0, 1)
+
+
+def adjust_contrast(x: Tensor, factor: Tensor) -> Tensor:
+    """Blend with the mean luminance; ``factor`` (B,) ≥ 0, 1 changes nothing."""
+    return _blend(x, rgb_to_grayscale(x).mean(dim=(1, 2, 3), keepdim=True), factor)
+
+
+def adjust_saturation(x: Tensor, factor: Tensor) -> Tensor:
+    """Blend with the luminance; ``factor`` (B,) ≥ 0, 1 changes nothing; grey images stay."""
+    return x if x.shape[1] == 1 else _blend(x, rgb_to_grayscale(x), factor)
+
+
+def adjust_hue(x: Tensor, shift: Tensor) -> Tensor:
+    """Turn the hue by ``shift`` (B,) of a full turn, in [-0.5, 0.5]; grey images stay."""
+    if x.shape[1] == 1:
+        return x
+    value, _ = x.max(dim=1)  # (B, H, W)
+    chroma = value - x.amin(dim=1)
+    r, g, b = x.unbind(dim=1)
+    safe = chroma.clamp(min=torch.finfo(x.dtype).tiny)
+    sextant = torch.where(  # hue in sixths of a turn
+        value == r, (g - b) / safe, torch.where(value == g, 2 + (b - r) / safe, 4 + (r - g) / safe)
+    )
+    sextant = sextant + 6 * shift[:, None, None]
+    # each channel is a trapezoid of the hue: red from 5, green from 3, blue from 1 sixths on
+    offset = torch.tensor([5.0, 3.0, 1.0], device=x.device, dtype=x.dtype)[:, None, None]
+    k = (sextant[:, None] + offset) % 6  # (B, 3, H, W)
+    return value[:, None] - chroma[:, None] * torch.minimum(k, 4 - k).clamp(0, 1)
+
+
+def grayscale(x: Tensor, gray: Tensor) -> Tensor:
+    """Replace the images where ``gray`` (B,) is true by their luminance, in every channel."""
+    return torch.where(gray[:, None, None, None], rgb_to_grayscale(x), x)
+
+
+def _smooth(sigma: Tensor, size: int, kernel: int) -> Tensor:
+    """Gaussian of ``kernel`` taps with reflected borders, as a matrix: (B, size, size)."""
+    radius = kernel // 2
+    position = torch.arange(size, device=sigma.device)
+    inner, outer = position[None, :], position[:, None]
+
+    def tap(distance: Tensor) -> Tensor:  # (size, size) -> (B, size, size)
+        weight = torch.exp(-0.5 * (distance / sigma[:, None, None]) ** 2)
+        return weight * (distance.abs() <= radius)
+
+    weight = tap(inner - outer)
+    # pixel j > 0 also stands for −j, and j < size − 1 for 2 (size − 1) − j
+    weight = weight + tap(-inner - outer) * (inner > 0)
+    weight = weight + tap(2 * (size - 1) - inner - outer) * (inner < size - 1)
+    return weight / weight.sum(dim=2, keepdim=True)
+
+
+def gaussian_blur(x: Tensor, sigma: Tensor, kernel: int) -> Tensor:
+    """Blur with ``sigma`` (B,) pixels and ``kernel`` taps (odd, under twice the image's side)."""
+    rows = _smooth(sigma, x.shape[2], kernel)
+    columns = _smooth(sigma, x.shape[3], kernel)
+    return _separable(x, rows, columns)
+
+
+def erase(x: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor) -> Tensor:
+    """Set each image's box, in whole pixels (B,), to 0; a box of no height erases nothing."""
+    row = torch.arange(x.shape[2], device=x.device)
+    column = torch.arange(x.shape[3], device=x.device)
+    rows = (row >= top[:, None]) & (row < (top + height)[:, None])  # (B, H)
+    columns = (column >= left[:, None]) & (column < (left + width)[:, None])  # (B, W)
+    return x.masked_fill((rows[:, :, None] & columns[:, None, :])[:, None], 0)
+
+
+def normalise(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Subtract the ``mean`` (C,) and divide by the ``std`` (C,) of each channel."""
+    return (x - mean[:, None, None]) / std[:, None, None]
+
+
+class Augmentation:
+    """Make a view of each image: random parameters, drawn for every image, then the operations.
+
+    The one thing shared by a batch is the order of the four colour operations; torchvision draws
+    it for every image.
+
+    Args:
+        params: what is done, with what probability; see params/README.md.
+        mean: of each channel (C,), in [0, 1]; views are normalised before they are erased.
+        std: of each channel (C,).
+    """
+
+    def __init__(self, params: Augment, mean: Tensor, std: Tensor) -> None:
+        self.params = params
+        self.mean, self.std = mean, std
+
+    def __call__(self, images: Tensor, seed: int) -> Tensor:
+        """Views (B, C, H, W), float and normalised, of uint8 images (B, C, H, W) with H = W.
+
+        The views are a function of the images and the seed alone.
+        """
+        params, draw = self.params, _Draw(images, seed)
+        x = images.float() / 255
+        if params.crop:
+            x = resized_crop(x, *_crop_box(draw, params.crop), draw.size)
+        if params.flip:
+            x = horizontal_flip(x, draw.chance(params.flip))
+        if params.jitter:
+            x = _color_jitter(x, draw, params.jitter)
+        if params.grayscale:
+            x = grayscale(x, draw.chance(params.grayscale))
+        if params.blur:
+            low, high = params.blur.sigma
+            blurred = gaussian_blur(x, draw.uniform(low, high), params.blur.kernel)
+            x = torch.where(draw.chance(params.blur.p)[:, None, None, None], blurred, x)
+        x = normalise(x, self.mean, self.std)
+        if params.erase:
+            top, left, height, width = _erase_box(draw)
+            x = erase(x, top, left, height * draw.chance(params.erase), width)
+        return x
+
+
+class _Draw:
+    """Random numbers for each of a batch's square images, from a seed."""
+
+    def __init__(self, images: Tensor, seed: int) -> None:
+        self.batch, self.size = images.shape[0], images.shape[2]
+        self.device = images.device
+        self.generator = torch.Generator(self.device).manual_seed(seed)
+        self.host = random.Random(seed)  # for what the batch shares: the device is not waited for
+
+    def uniform(self, low: float, high: float, count: int | None = None) -> Tensor:
+        """(B,) numbers from U(low, high), or (B, count)."""
+        shape = (self.batch,) if count is None else (self.batch, count)
+        return low + (high - low) * torch.rand(shape, generator=self.generator, device=self.device)
+
+    def chance(self, p: float) -> Tensor:
+        """(B,) booleans, true with probability p."""
+        return self.uniform(0, 1) < p
+
+    def box(self, area: tuple[float, float], aspect: tuple[float, float]) -> tuple[Tensor, Tensor]:
+        """ATTEMPTS sides in whole pixels for each image, two of (B, ATTEMPTS).
+
+        The product is drawn from U(area) as a share of the image, the quotient log-uniformly.
+        """
+        pixels = self.uniform(*area, ATTEMPTS) * self.size**2
+        quotient = self.uniform(math.log(aspect[0]), math.log(aspect[1]), ATTEMPTS).exp()
+        return (pixels * quotient).sqrt().round(), (pixels / quotient).sqrt().round()
+
+    def corner(self, length: Tensor) -> Tensor:
+        """(B,) whole pixels, uniform over the places where ``length`` (B,) fits."""
+        return (self.uniform(0, 1) * (self.size - length + 1)).floor()
+
+
+def _first(valid: Tensor, *candidates: Tensor, otherwise: int) -> list[Tensor]:
+    """The first valid of the (B, ATTEMPTS) candidates, or ``otherwise``: (B,) each."""
+    first, found = valid.int().argmax(dim=1, keepdim=True), valid.any(dim=1)
+    return [torch.where(found, c.gather(1, first)[:, 0], otherwise) for c in candidates]
+
+
+def _crop_box(draw: _Draw, area: list[float]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    width, height = draw.box((area[0], area[1]), (3 / 4, 4 / 3))
+    fits = (width >= 1) & (width <= draw.size) & (height >= 1) & (height <= draw.size)
+    width, height = _first(fits, width, height, otherwise=draw.size)
+    return draw.corner(height), draw.corner(width), height, width
+
+
+def _erase_box(draw: _Draw) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    height, width = draw.box((0.02, 0.33), (0.3, 3.3))
+    height, width = _first((height < draw.size) & (width < draw.size), height, width, otherwise=0)
+    return draw.corner(height), draw.corner(width), height, width
+
+
+def _color_jitter(x: Tensor, draw: _Draw, jitter: Jitter) -> Tensor:
+    done = draw.chance(jitter.p)
+    operations = [
+        (adjust_brightness, jitter.brightness, 1.0),
+        (adjust_contrast, jitter.contrast, 1.0),
+        (adjust_saturation, jitter.saturation, 1.0),
+        (adjust_hue, jitter.hue, 0.0),
+    ]
+    draw.host.shuffle(operations)
+    for adjust, strength, neutral in operations:
+        if strength:
+            amount = draw.uniform(neutral - strength, neutral + strength)
+            x = adjust(x, torch.where(done, amount, neutral))
+    return x

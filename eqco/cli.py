@@ -1,0 +1,215 @@
+"""``python -m eqco``: each step of a study as a command that can be used alone."""
+
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from eqco.errors import InputError
+from eqco.params import config_hash, load_study, schema
+
+# torch, torchvision, pandas and matplotlib are imported where they are used: they take seconds.
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    help="Does contrastive learning need many negatives? A study is a YAML file in params/; "
+    "Snakemake runs its whole grid, these commands are its steps.",
+)
+
+StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="Study file, params/<study>.yaml")]
+DataFolder = Annotated[Path, typer.Option("--data", help="Folder of the packed dataset")]
+EncoderFile = Annotated[Path, typer.Option("--encoder", help="encoder.safetensors of the cell")]
+ResultFile = Annotated[Path, typer.Option("--out", help="JSON file to write the accuracies to")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …; auto takes a GPU if there is one")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; results depend on it")]
+
+
+@app.command()
+def prepare(
+    study: StudyFile,
+    out: Annotated[Path, typer.Option(help="Folder for the packed dataset, data/<name>")],
+) -> None:
+    """Pack the study's dataset: uint8 images, one file a split, and a manifest with checksums."""
+    from eqco import data
+
+    data.prepare(load_study(study).data, out)
+
+
+@app.command()
+def pretrain(
+    study: StudyFile,
+    cell: Annotated[
+        str, typer.Option(help="Which cell, e.g. method~simo/negatives~16/margin~eqco/seed~0")
+    ],
+    data: DataFolder,
+    out: Annotated[Path, typer.Option(help="Folder for encoder.safetensors and pretrain.json")],
+    expect: Annotated[
+        str | None,
+        typer.Option(metavar="HASH", help="Refuse to run if the cell's configuration has changed"),
+    ] = None,
+    device: Device = "auto",
+    threads: Threads = None,
+) -> None:
+    """Train the encoder of one cell of the study's grid."""
+    from eqco.data import dataset_hash, read_manifest
+    from eqco.files import sha256
+    from eqco.grid import find
+    from eqco.pretrain import pretrain as train
+    from eqco.provenance import provenance
+    from eqco.results import CONFIG, ENCODER, SUMMARY, save_encoder, write_json
+
+    parsed = load_study(study)
+    chosen = find(parsed, cell, str(study))
+    config = parsed.resolve(chosen)
+    if expect not in (None, config_hash(config)):
+        raise InputError(
+            f"{study}: has changed since the grid was planned: {cell} is now "
+            f"{config_hash(config)}, not {expect}; start Snakemake again"
+        )
+    where = _device(device, threads)
+    dataset = dataset_hash(read_manifest(data))
+    epochs = parsed.pretrain.epochs
+
+    def report(epoch: dict[str, float]) -> None:
+        print(
+            f"epoch {epoch['epoch']:.0f}/{epochs}  loss {epoch['loss']:.4f}  "
+            f"lr {epoch['lr']:.2e}  {epoch['images_per_s']:,.0f} images/s",
+            flush=True,
+        )
+
+    start = time.perf_counter()
+    encoder, history = train(parsed, chosen, data, device=where, report=report)
+    seconds = time.perf_counter() - start
+    save_encoder(out / ENCODER, encoder, config, dataset)
+    write_json(out / CONFIG, config)
+    write_json(
+        out / SUMMARY,
+        {
+            "config_hash": config_hash(config),
+            "dataset": dataset,
+            "encoder": sha256(out / ENCODER),
+            "images": sum(e["images"] for e in history),
+            "seconds": round(seconds, 3),
+            "images_per_s": round(statistics.median(e["images_per_s"] for e in history), 1),
+            "history": history,
+            "provenance": provenance(where),
+        },
+    )
+
+
+@app.command()
+def linear_eval(
+    study: StudyFile,
+    encoder: EncoderFile,
+    data: DataFolder,
+    out: ResultFile,
+    device: Device = "auto",
+    threads: Threads = None,
+) -> None:
+    """Rate a frozen encoder by linear probes: SGD as MoCo's, and L-BFGS."""
+    from eqco.evaluate import linear, linear_lbfgs
+
+    settings = load_study(study).evaluate
+    features, identity, seed = _features(encoder, data, device, threads)
+    accuracies = {
+        "linear-lbfgs": linear_lbfgs(features, settings.linear_lbfgs),
+        "linear": linear(features, settings.linear, seed),
+    }
+    _write_evaluation(out, identity, accuracies)
+
+
+@app.command()
+def knn_eval(
+    study: StudyFile,
+    encoder: EncoderFile,
+    data: DataFolder,
+    out: ResultFile,
+    device: Device = "auto",
+    threads: Threads = None,
+) -> None:
+    """Rate a frozen encoder by a weighted k-nearest-neighbour vote."""
+    from eqco.evaluate import knn
+
+    settings = load_study(study).evaluate
+    features, identity, _ = _features(encoder, data, device, threads)
+    _write_evaluation(out, identity, {"knn": knn(features, settings.knn)})
+
+
+@app.command()
+def table(
+    study: StudyFile,
+    results: Annotated[
+        Path | None, typer.Option(help="Folder that holds cells/; results/<study> by default")
+    ] = None,
+) -> None:
+    """Gather a study's cells in table.csv, table.md, negatives.svg and .png; print the table."""
+    from eqco import figures, tables
+    from eqco.files import write
+    from eqco.provenance import gather
+    from eqco.results import write_json
+
+    parsed = load_study(study)
+    folder = results or Path("results", parsed.study)
+    accuracies, summaries = tables.read_study(parsed, folder, str(study))
+    rows = tables.aggregate(accuracies)
+    write(folder / "table.csv", rows.to_csv(index=False))
+    write(folder / "table.md", tables.markdown(rows))
+    figures.negatives(accuracies, parsed.study, folder / "negatives")
+    write_json(folder / "provenance.json", gather(parsed, summaries))
+    print(tables.markdown(rows), end="")
+
+
+@app.command("schema")
+def print_schema() -> None:
+    """Print the JSON schema of a study file, as in params/schema.json."""
+    print(schema(), end="")
+
+
+def _device(name: str, threads: int | None) -> Any:
+    import torch
+
+    if threads:
+        torch.set_num_threads(threads)
+    try:
+        if name == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"--device: {name}: {str(error).splitlines()[0]}") from None
+    return device
+
+
+def _features(encoder: Path, data: Path, device: str, threads: int | None) -> Any:
+    from eqco.evaluate import extract
+    from eqco.files import sha256
+    from eqco.results import read_encoder
+
+    where = _device(device, threads)
+    saved = read_encoder(encoder)
+    features = extract(saved, data, device=where)
+    identity = {"config_hash": config_hash(saved.config), "encoder": sha256(encoder)}
+    return features, identity, saved.config["cell"]["seed"]
+
+
+def _write_evaluation(out: Path, identity: dict[str, str], accuracies: dict[str, float]) -> None:
+    from eqco.results import write_json
+
+    write_json(out, {**identity, "accuracy": accuracies})
+    for protocol, accuracy in accuracies.items():
+        print(f"{protocol} {accuracy:.2f} %")
+
+
+def main() -> None:
+    """Run a command; a mistake of the user's ends in one line and exit code 1."""
+    try:
+        app()
+    except InputError as error:
+        sys.exit(f"eqco: {error}")
+    except OSError as error:
+        sys.exit(f"eqco: {error.filename or 'output'}: {error.strerror or error}")

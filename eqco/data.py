@@ -1,0 +1,276 @@
+"""Datasets, packed once: uint8 images, one safetensors file a split, memory-mapped when read.
+
+``prepare`` writes ``train.safetensors``, ``test.safetensors`` and, last, ``MANIFEST.json``, which
+says what they hold and their checksums; ``load`` refuses files that do not match it.
+"""
+
+import gzip
+import json
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from eqco.errors import InputError
+from eqco.files import sha256, write
+from eqco.params import Digits, FashionMNIST, ImageFolder
+
+if TYPE_CHECKING:
+    import torch
+
+MANIFEST = "MANIFEST.json"
+DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+FASHION_MNIST_FILES = [
+    f"{split}-{kind}-ubyte.gz"
+    for split in ("train", "t10k")
+    for kind in ("images-idx3", "labels-idx1")
+]
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"}
+
+
+@dataclass(frozen=True)
+class Packed:
+    """One split: images (M, C, H, W) uint8, labels (M,) int64, the classes' names."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    classes: list[str]
+
+
+def prepare(spec: Digits | FashionMNIST | ImageFolder, out: Path) -> None:
+    """Pack a dataset into the folder ``out``.
+
+    Raises:
+        InputError: for a missing or damaged source; ``out`` then gets no manifest.
+    """
+    from safetensors.numpy import save
+
+    match spec:
+        case Digits():
+            splits = _digits()
+        case FashionMNIST():
+            splits = _fashion_mnist(spec.root, out)
+        case ImageFolder():
+            splits = _image_folder(Path(spec.path), spec.size)
+    mean, std = channel_statistics(splits["train"].images)
+    manifest: dict[str, Any] = {
+        "name": spec.name,
+        "classes": splits["train"].classes,
+        "mean": mean,
+        "std": std,
+        "splits": {},
+    }
+    (out / MANIFEST).unlink(missing_ok=True)
+    for split, packed in splits.items():
+        path = out / f"{split}.safetensors"
+        write(path, save({"images": packed.images, "labels": packed.labels}))
+        manifest["splits"][split] = {
+            "shape": list(packed.images.shape),
+            "bytes": path.stat().st_size,
+            "sha256": sha256(path),
+        }
+    write(out / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+
+
+def channel_statistics(images: np.ndarray) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel of (M, C, H, W) uint8 images, in [0, 1].
+
+    Exact, from the 256-bin histogram, so nothing larger than the images is made. A constant
+    channel gets the standard deviation 1, to divide by.
+    """
+    levels = np.arange(256) / 255
+    means, stds = [], []
+    for channel in range(images.shape[1]):
+        counts = np.bincount(images[:, channel].ravel(), minlength=256)
+        mean = float(counts @ levels / counts.sum())
+        std = float(np.sqrt(counts @ (levels - mean) ** 2 / counts.sum()))
+        means.append(round(mean, 6))
+        stds.append(round(std, 6) or 1.0)
+    return means, stds
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a packed dataset; raises InputError where there is none."""
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        _ = manifest["name"], manifest["mean"], manifest["std"], manifest["splits"]["train"]
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read: {error.strerror}; `python -m eqco prepare` makes it"
+        ) from None
+    except (ValueError, KeyError, TypeError):
+        raise InputError(
+            f"{path}: is damaged; delete it and run `python -m eqco prepare` again"
+        ) from None
+    return manifest
+
+
+def load(folder: Path, split: str, count: int | None = None) -> "dict[str, torch.Tensor]":
+    """Read a split, memory-mapped.
+
+    Args:
+        folder: what ``prepare`` wrote.
+        split: ``train`` or ``test``.
+        count: only the first so many images.
+
+    Returns:
+        ``images`` (M, C, H, W) uint8 and ``labels`` (M,) int64.
+
+    Raises:
+        InputError: when the file is missing, or is not the one that the manifest describes.
+    """
+    from safetensors.torch import load_file
+
+    expected = read_manifest(folder)["splits"][split]
+    path = folder / f"{split}.safetensors"
+    if not path.is_file():
+        raise InputError(f"{path}: is missing; `python -m eqco prepare` makes it")
+    found = path.stat().st_size
+    if found != expected["bytes"]:
+        raise InputError(f"{path}: is {found} bytes, the manifest says {expected['bytes']}")
+    if sha256(path) != expected["sha256"]:
+        raise InputError(f"{path}: is damaged: its sha256 is not the manifest's")
+    return {name: tensor[:count] for name, tensor in load_file(path).items()}
+
+
+def dataset_hash(manifest: dict[str, Any]) -> str:
+    """One hash of a dataset: the sha256 of its training split, then of its test split."""
+    return ":".join(manifest["splits"][split]["sha256"] for split in ("train", "test"))
+
+
+def _digits() -> dict[str, Packed]:
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    digits = load_digits()
+    # grey levels 0 … 16 -> 0 … 255
+    images = np.rint(digits.images[:, None] * (255 / 16)).astype(np.uint8)  # (1797, 1, 8, 8)
+    labels = digits.target.astype(np.int64)
+    classes = [str(name) for name in digits.target_names]
+    # a fixed split with every class in proportion: the file's last rows come from other writers
+    train, test = train_test_split(
+        np.arange(len(labels)), test_size=500, random_state=0, stratify=labels
+    )
+    return {
+        split: Packed(images[rows], labels[rows], classes)
+        for split, rows in (("train", train), ("test", test))
+    }
+
+
+def _fashion_mnist(root: str | None, out: Path) -> dict[str, Packed]:
+    from torchvision.datasets import FashionMNIST as Torchvision
+
+    if root is None and not DEBIAN_FASHION_MNIST.is_dir():
+        with tempfile.TemporaryDirectory(prefix=".download-", dir=_made(out)) as folder:
+            return _from_torchvision(Torchvision(folder, train=True, download=True), folder)
+    source = DEBIAN_FASHION_MNIST if root is None else Path(root)
+    with tempfile.TemporaryDirectory(prefix="eqco-") as folder:
+        raw = Path(folder, "FashionMNIST", "raw")
+        raw.mkdir(parents=True)
+        for name in FASHION_MNIST_FILES:
+            try:
+                with gzip.open(source / name) as packed, (raw / name[:-3]).open("wb") as plain:
+                    shutil.copyfileobj(packed, plain)
+            except FileNotFoundError:
+                raise InputError(
+                    f"{source / name}: is missing; data.root must hold "
+                    f"{', '.join(FASHION_MNIST_FILES)}"
+                ) from None
+            except (EOFError, gzip.BadGzipFile, OSError) as error:
+                raise InputError(f"{source / name}: cannot be unpacked: {error}") from None
+        try:
+            return _from_torchvision(Torchvision(folder, train=True), folder)
+        except (ValueError, AssertionError, RuntimeError) as error:
+            raise InputError(f"{source}: is not Fashion-MNIST: {error}") from None
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _from_torchvision(train: Any, folder: str) -> dict[str, Packed]:
+    splits = {"train": train, "test": type(train)(folder, train=False)}
+    return {
+        split: Packed(dataset.data[:, None].numpy(), dataset.targets.numpy(), dataset.classes)
+        for split, dataset in splits.items()
+    }
+
+
+def _image_folder(path: Path, size: int) -> dict[str, Packed]:
+    with _unpacked(path) as folder:
+        files = {split: _by_class(folder / split) for split in ("train", "test")}
+        classes = list(files["train"])
+        if list(files["test"]) != classes:
+            different = sorted(set(files["test"]) ^ set(classes))
+            raise InputError(f"{path}: train and test differ in their classes: {different}")
+        return {split: _decode(found, size, split) for split, found in files.items()}
+
+
+@contextmanager
+def _unpacked(path: Path) -> Iterator[Path]:
+    """The folder itself, or a temporary one with the content of a tar archive."""
+    if path.is_dir():
+        yield path
+        return
+    if not path.is_file():
+        raise InputError(f"{path}: data.path: is neither a folder nor a tar archive")
+    with tempfile.TemporaryDirectory(prefix="eqco-") as folder:
+        try:
+            with tarfile.open(path) as archive:
+                archive.extractall(folder, filter="data")
+        except (tarfile.TarError, EOFError, OSError) as error:
+            raise InputError(f"{path}: data.path: cannot be unpacked: {error}") from None
+        yield Path(folder)
+
+
+def _by_class(folder: Path) -> dict[str, list[Path]]:
+    if not folder.is_dir():
+        raise InputError(
+            f"{folder}: is missing; an image folder holds train/<class>/*.jpg and test/"
+        )
+    by_class = {
+        entry.name: sorted(f for f in entry.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES)
+        for entry in sorted(folder.iterdir())
+        if entry.is_dir()
+    }
+    if not by_class:
+        raise InputError(f"{folder}: has no class folders")
+    for name, files in by_class.items():
+        if not files:
+            allowed = " ".join(sorted(IMAGE_SUFFIXES))
+            raise InputError(f"{folder / name}: is a class without an image ({allowed})")
+    return by_class
+
+
+def _decode(by_class: dict[str, list[Path]], size: int, split: str) -> Packed:
+    from PIL import Image, ImageOps
+    from rich.console import Console
+    from rich.progress import track
+
+    def decode(path: Path) -> np.ndarray:
+        try:
+            with Image.open(path) as image:
+                fitted = ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.BICUBIC)
+        except (OSError, SyntaxError, ValueError) as error:
+            raise InputError(f"{path}: is not a readable image: {error}") from None
+        return np.asarray(fitted)  # (size, size, 3)
+
+    files = [path for paths in by_class.values() for path in paths]
+    images = np.empty((len(files), 3, size, size), np.uint8)
+    with ThreadPoolExecutor() as pool:
+        decoded = track(
+            pool.map(decode, files), f"{split} images", len(files), console=Console(stderr=True)
+        )
+        for i, image in enumerate(decoded):
+            images[i] = image.transpose(2, 0, 1)
+    labels = np.repeat(np.arange(len(by_class)), [len(paths) for paths in by_class.values()])
+    return Packed(images, labels.astype(np.int64), list(by_class))

@@ -1,0 +1,140 @@
+"""Commands without the wait for imports: a process that has imported torch forks one for each.
+
+Importing torch and its optimisers takes about three seconds, as long as a small cell trains.
+``start`` leaves a server that has them imported. While EQCO_FORKSERVER names its socket, ``python
+-m eqco`` hands its arguments, folder, environment and standard streams to a fork of the server,
+passes signals on, and ends with the fork's exit code. Where no server answers, it runs as ever. The
+server ends with the process that started it, a fork with the command that asked for it.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Callable
+
+VARIABLE = "EQCO_FORKSERVER"
+FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+
+
+def start() -> None:
+    """Start a server for the commands that this process starts from here on."""
+    folder = tempfile.mkdtemp(prefix="eqco-")  # readable by this user alone
+    address = os.path.join(folder, "socket")
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(address)
+    listener.listen(128)  # commands may connect before the imports are done
+    subprocess.Popen(
+        [sys.executable, "-m", "eqco.forkserver", str(listener.fileno()), str(os.getpid()), folder],
+        pass_fds=[listener.fileno()],
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C is the commands', which pass it on
+    )
+    listener.close()
+    os.environ[VARIABLE] = address
+
+
+def call(arguments: list[str]) -> int | None:
+    """Run a command in a fork of the server: its exit code, or None where no server answers."""
+    address = os.environ.get(VARIABLE)
+    if not address:
+        return None
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.connect(address)
+    except OSError:
+        return None
+    request = json.dumps([arguments, os.getcwd(), dict(os.environ)]).encode()
+    socket.send_fds(connection, [len(request).to_bytes(4, "big")], [0, 1, 2])
+    connection.sendall(request)
+    with connection.makefile("rb") as reply:
+        fork = int(reply.readline())
+        for number in FORWARDED:
+            signal.signal(number, lambda number, frame: os.kill(fork, number))
+        ended = reply.readline()
+    if not ended:
+        print(f"eqco: process {fork} was killed", file=sys.stderr)
+        return 1
+    return int(ended)
+
+
+def serve(listener: socket.socket, parent: int, main: Callable[[], None]) -> None:
+    """Fork for every connection until the process ``parent`` has ended."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # forks report for themselves
+    listener.settimeout(1)
+    while os.getppid() == parent:
+        try:
+            connection, _ = listener.accept()
+        except TimeoutError:
+            continue
+        if os.fork() == 0:
+            try:
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                listener.close()
+                connection.setblocking(True)
+                _answer(connection, main)
+            finally:
+                os._exit(0)  # the command has had its exit code; nothing of the server's runs
+        connection.close()
+
+
+def _answer(connection: socket.socket, main: Callable[[], None]) -> None:
+    length, streams, _, _ = socket.recv_fds(connection, 4, 3)
+    with connection.makefile("rb") as request:
+        arguments, folder, environment = json.loads(request.read(int.from_bytes(length, "big")))
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv[1:] = arguments
+    connection.sendall(f"{os.getpid()}\n".encode())
+    threading.Thread(target=_end_with, args=[connection], daemon=True).start()
+    code = 0
+    try:
+        main()
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+        if isinstance(error.code, str):
+            print(error.code, file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    for output in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            output.flush()
+    connection.sendall(f"{code}\n".encode())
+
+
+def _end_with(connection: socket.socket) -> None:
+    """End this process when the command that asked for it is gone."""
+    with contextlib.suppress(OSError):
+        connection.recv(1)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _serve_here(descriptor: str, parent: str, folder: str) -> None:
+    """The server's process: import what commands need, then serve."""
+    try:
+        import torch
+
+        import eqco.evaluate
+        import eqco.pretrain  # noqa: F401
+        from eqco.cli import main
+
+        torch.optim.SGD([torch.zeros(1)])  # what optimisers import, they import on first use
+        serve(socket.socket(fileno=int(descriptor)), int(parent), main)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    _serve_here(*sys.argv[1:])

@@ -1,0 +1,375 @@
+"""What a study may say: typed parameters, and one clear line for each mistake.
+
+A study is a YAML file in ``params/``; ``params/README.md`` explains every key. These models are the
+one source: ``params/schema.json`` is generated from them, for editors.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from eqco.errors import InputError
+
+
+def _number(value: Any) -> Any:
+    """Read ``1e-4``, which YAML 1.1 takes for text, as the number that its writer meant."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _margin(value: Any) -> Any:
+    value = _number(value)
+    if value == "eqco" or (isinstance(value, int | float) and not isinstance(value, bool)):
+        if value != value or value == -math.inf:
+            raise PydanticCustomError("margin", "must be a number, 'eqco' or 'inf'")
+        return value
+    raise PydanticCustomError("margin", "must be a number, 'eqco' or 'inf'")
+
+
+Real = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+Positive = Annotated[Real, Field(gt=0)]
+Probability = Annotated[Real, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Margin = Annotated[float | Literal["eqco"], BeforeValidator(_margin)]
+# A name becomes a folder: no separator, no leading dot, nothing that a shell reads.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
+Method = Literal["simo"]
+
+NEGATIVES_LIMIT: dict[str, tuple[Callable[[int], int], str]] = {
+    "simo": (lambda batch: batch - 1, "K is at most batch - 1, the other keys of the batch"),
+}
+
+
+class Section(BaseModel):
+    """A part of a study: types are strict and unknown keys are errors."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        ser_json_inf_nan="strings",  # JSON has no infinity
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unknown_key(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            for key in values:
+                if key not in cls.model_fields:
+                    raise PydanticCustomError(
+                        "message",
+                        "unknown key {key}; allowed: {allowed}",
+                        {"key": repr(key), "allowed": ", ".join(cls.model_fields)},
+                    )
+        return values
+
+
+class Digits(Section):
+    """scikit-learn's 1,797 scanned digits, 8 x 8 grey; 1,297 train and 500 test."""
+
+    kind: Literal["digits"]
+
+    @property
+    def name(self) -> str:
+        """The folder under ``data/``."""
+        return self.kind
+
+    @property
+    def train_size(self) -> int | None:
+        """Training images, where the study file alone tells."""
+        return 1297
+
+
+class FashionMNIST(Section):
+    """Fashion-MNIST, 28 x 28 grey, 60,000 + 10,000."""
+
+    kind: Literal["fashion-mnist"]
+    root: str | None = Field(
+        None,
+        description="folder that holds the four *-ubyte.gz files; without it Debian's package "
+        "dataset-fashion-mnist is used where it is installed, else torchvision's download",
+    )
+    train_images: Annotated[int, Field(ge=1, le=60_000)] = Field(
+        60_000, description="use the first so many training images"
+    )
+
+    @property
+    def name(self) -> str:
+        """The folder under ``data/``."""
+        return self.kind
+
+    @property
+    def train_size(self) -> int | None:
+        """Training images, where the study file alone tells."""
+        return self.train_images
+
+
+class ImageFolder(Section):
+    """Any folder of ``train/<class>/*`` and ``test/<class>/*`` images, packed as RGB."""
+
+    kind: Literal["image-folder"]
+    name: Name = Field(description="the folder under data/, and the name in tables")
+    path: str = Field(description="folder that holds train/ and test/, or a tar archive of it")
+    size: Annotated[int, Field(ge=4, le=1024)] = Field(
+        description="pixels: images are resized to this short side and centre-cropped"
+    )
+
+    @property
+    def train_size(self) -> int | None:
+        """Training images, where the study file alone tells."""
+        return None
+
+
+Data = Annotated[Digits | FashionMNIST | ImageFolder, Field(discriminator="kind")]
+
+
+class Jitter(Section):
+    """Colour jitter; each strength s draws a factor from U(1 - s, 1 + s), hue from U(-s, s)."""
+
+    p: Probability
+    brightness: Probability = 0.0
+    contrast: Probability = 0.0
+    saturation: Probability = 0.0
+    hue: Annotated[Real, Field(ge=0, le=0.5)] = 0.0
+
+
+class Blur(Section):
+    """Gaussian blur with σ drawn from U(sigma), in pixels."""
+
+    p: Probability
+    sigma: Annotated[list[Positive], Field(min_length=2, max_length=2)] = [0.1, 2.0]
+    kernel: Count = Field(description="width of the kernel in pixels, odd")
+
+    @model_validator(mode="after")
+    def _odd(self) -> "Blur":
+        if self.kernel % 2 == 0:
+            raise PydanticCustomError("message", "kernel must be odd")
+        if self.sigma[0] > self.sigma[1]:
+            raise PydanticCustomError("message", "sigma must be [low, high]")
+        return self
+
+
+class Augment(Section):
+    """How a view is made. What is left out is not done; the order is the order here."""
+
+    crop: Annotated[list[Positive], Field(min_length=2, max_length=2)] | None = Field(
+        None, description="area of the random resized crop, as a share of the image: [low, high]"
+    )
+    flip: Probability = Field(0.0, description="probability of a horizontal flip")
+    jitter: Jitter | None = None
+    grayscale: Probability = 0.0
+    blur: Blur | None = None
+    erase: Probability = Field(0.0, description="probability of erasing a rectangle")
+
+    @model_validator(mode="after")
+    def _area(self) -> "Augment":
+        if self.crop and not self.crop[0] <= self.crop[1] <= 1:
+            raise PydanticCustomError("message", "crop must be [low, high] with high at most 1")
+        return self
+
+
+class Network(Section):
+    """The encoder: a backbone, whose features are evaluated, and a projector for the loss."""
+
+    backbone: Literal["conv5"]
+    stride: Literal[1, 2] = Field(
+        2, description="of the first convolution: 1 for images under 16 pixels"
+    )
+    projector: Annotated[list[Count], Field(min_length=2, max_length=2)] = Field(
+        description="[hidden, output] widths of the two-layer projector"
+    )
+
+
+class Pretrain(Section):
+    """The recipe of the pretraining."""
+
+    epochs: Count
+    batch: Annotated[int, Field(ge=2)] = Field(description="N, images a step")
+    lr: Positive
+    momentum: Annotated[Real, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[Real, Field(ge=0)] = 1e-4
+    warmup_epochs: Annotated[Real, Field(ge=0)] = Field(
+        0.0, description="the learning rate rises linearly for so long; a cosine lowers it"
+    )
+    ema: Annotated[Real, Field(ge=0, lt=1)] = Field(
+        0.999, description="the key encoder keeps this share of itself each step"
+    )
+    sampling: Literal["shared", "independent"] = Field(
+        "shared",
+        description="one draw of K negatives shared by all queries of a step, or a draw a query",
+    )
+
+
+class LinearLBFGS(Section):
+    """Logistic regression on standardised features, by L-BFGS."""
+
+    l2: Annotated[Real, Field(ge=0)] = Field(1e-4, description="weight of ½‖W‖² beside the mean CE")
+    iterations: Count = 200
+
+
+class Linear(Section):
+    """A linear layer on frozen features, by SGD as in MoCo."""
+
+    lr: Positive = 30.0
+    epochs: Count = 100
+    batch: Count = 256
+    drops: list[Count] = Field([60, 80], description="epochs at which the rate falls to a tenth")
+
+
+class KNN(Section):
+    """Weighted k-nearest-neighbour vote by cosine similarity."""
+
+    k: Count = 200
+    temperature: Positive = 0.1
+
+
+class Evaluate(Section):
+    """The protocols; docs/protocols.md defines each."""
+
+    linear_lbfgs: LinearLBFGS = LinearLBFGS()
+    linear: Linear = Linear()
+    knn: KNN = KNN()
+
+
+class Block(Section):
+    """A block of the grid: every combination of its lists is a cell."""
+
+    methods: Annotated[list[Method], Field(min_length=1)]
+    negatives: Annotated[list[Count], Field(min_length=1)] = Field(description="K, per query")
+    margins: Annotated[list[Margin], Field(min_length=1)] = Field(
+        description="m: 0 (InfoNCE), a number, eqco (τ log(α/K)), inf (DCL)"
+    )
+    alphas: Annotated[list[Positive], Field(min_length=1)] | None = Field(
+        None, description="α, as an axis, in place of the study's"
+    )
+    temperatures: Annotated[list[Positive], Field(min_length=1)] | None = Field(
+        None, description="τ, as an axis, in place of the study's"
+    )
+    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1)]
+
+
+class Cell(Section):
+    """One point of the grid: one pretraining."""
+
+    method: Method
+    negatives: int
+    margin: Margin
+    alpha: float | None = Field(description="None where the margin does not depend on it")
+    temperature: float
+    seed: int
+
+
+class Study(Section):
+    """A study file."""
+
+    study: Name = Field(description="results go to results/<study>/")
+    data: Data
+    augment: Augment
+    network: Network
+    pretrain: Pretrain
+    evaluate: Evaluate = Evaluate()
+    alpha: Positive = Field(description="α, the number of negatives that EqCo stands in for")
+    temperature: Positive = Field(description="τ")
+    grid: Annotated[list[Block], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _possible(self) -> "Study":
+        batch, images = self.pretrain.batch, self.data.train_size
+        if images is not None and batch > images:
+            _refuse("pretrain.batch", batch, f"the data has {images} training images")
+        for b, block in enumerate(self.grid):
+            for i, k in enumerate(block.negatives):
+                for method in block.methods:
+                    limit, why = NEGATIVES_LIMIT[method]
+                    if k > limit(batch):
+                        key = f"grid.{b}.negatives.{i}"
+                        _refuse(key, k, f"{method} allows 1 to {limit(batch)}: {why}")
+        return self
+
+    def resolve(self, cell: Cell) -> dict[str, Any]:
+        """Everything that the pretraining of ``cell`` depends on, as plain values."""
+        parts = self.model_dump(mode="json", include={"data", "augment", "network", "pretrain"})
+        parts["data"].pop("root", None)  # where the files lie is not what they are
+        parts["data"].pop("path", None)
+        return {**parts, "cell": cell.model_dump(mode="json")}
+
+
+def _refuse(key: str, value: Any, allowed: str) -> None:
+    raise PydanticCustomError(
+        "message", "{key}: {value}: {allowed}", {"key": key, "value": value, "allowed": allowed}
+    )
+
+
+def config_hash(resolved: dict[str, Any]) -> str:
+    """16 hex digits that name a resolved configuration, the same on every machine."""
+    return hashlib.sha256(canonical(resolved).encode()).hexdigest()[:16]
+
+
+def canonical(values: Any) -> str:
+    """JSON with sorted keys and no spaces: equal values give equal text."""
+    return json.dumps(values, sort_keys=True, separators=(",", ":"))
+
+
+def parse_study(values: Any, source: str) -> Study:
+    """Check a study's values.
+
+    Args:
+        values: what the YAML file held.
+        source: the file's name, for messages.
+
+    Raises:
+        InputError: naming file, key, value and what is allowed.
+    """
+    if not isinstance(values, dict):
+        raise InputError(f"{source}: a study is a mapping of keys; see params/README.md")
+    try:
+        return Study.model_validate(values)
+    except ValidationError as error:
+        first, *others = error.errors()
+        more = f" (and {len(others)} more)" if others else ""
+        raise InputError(f"{source}: {_line(first)}{more}") from None
+
+
+def load_study(path: Path) -> Study:
+    """Read and check a study file; raises InputError."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
+    return parse_study(values, str(path))
+
+
+def _line(error: ErrorDetails) -> str:
+    tags = {"digits", "fashion-mnist", "image-folder", "float", "literal['eqco']"}
+    key = ".".join(str(part) for part in error["loc"] if part not in tags)
+    message = error["msg"][:1].lower() + error["msg"][1:]
+    if error["type"] == "missing":
+        return f"{key}: is missing"
+    if error["type"] == "message" or isinstance(error["input"], dict):
+        return f"{key}: {message}" if key else message
+    return f"{key}: {error['input']!r}: {message}"
+
+
+def schema() -> str:
+    """The JSON schema of a study file, as text."""
+    return json.dumps(Study.model_json_schema(), indent=2) + "\n"

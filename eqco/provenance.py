@@ -1,0 +1,83 @@
+"""Where a number came from: revision, versions, hardware."""
+
+import os
+import platform
+import statistics
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eqco.params import Study, canonical
+
+if TYPE_CHECKING:
+    import torch
+
+PACKAGES = ("eqco", "torch", "torchvision", "numpy", "snakemake")
+
+
+def provenance(device: "torch.device") -> dict[str, Any]:
+    """What made a result: ``revision``, ``versions``, ``hardware``, ``threads``."""
+    import torch
+
+    gpu = device.type == "cuda"
+    return {
+        "revision": revision(),
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in PACKAGES},
+        },
+        "hardware": torch.cuda.get_device_name(device) if gpu else processor(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def revision() -> str:
+    """``git describe`` of the source tree, ``-dirty`` where it has changes; "" outside of git."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    folder = Path(__file__).parent
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    except OSError:
+        return ""
+    return done.stdout.strip()
+
+
+def processor() -> str:
+    """The processor's model and the number of cores, as the system names them."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    model = models[0] if models else platform.processor() or platform.machine()
+    return f"{model}, {os.cpu_count()} cores"
+
+
+def gather(study: Study, summaries: list[dict[str, Any]]) -> dict[str, Any]:
+    """The provenance of a table: its study, its dataset, and what made its cells.
+
+    Args:
+        study: the study.
+        summaries: ``pretrain.json`` of every cell; cells that were made alike are counted together.
+    """
+    makers: dict[str, dict[str, Any]] = {}
+    for summary in summaries:
+        made_by = summary["provenance"]
+        makers.setdefault(canonical(made_by), {**made_by, "cells": 0})["cells"] += 1
+    seconds = [summary["seconds"] for summary in summaries]
+    return {
+        "study": study.study,
+        "cells": len(summaries),
+        "made_by": list(makers.values()),
+        "dataset": {
+            "name": study.data.name,
+            "sha256": sorted({summary["dataset"] for summary in summaries}),
+        },
+        "pretrain": {
+            "wall_time_s": round(sum(seconds), 1),
+            "median_wall_time_s": round(statistics.median(seconds), 1),
+            "median_images_per_s": statistics.median(s["images_per_s"] for s in summaries),
+        },
+        "parameters": study.model_dump(mode="json"),
+    }

@@ -1,0 +1,94 @@
+"""The files of a cell: its encoder, its summary, its evaluations, and the ties between them."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eqco.errors import InputError
+from eqco.files import write
+from eqco.params import canonical, config_hash
+
+if TYPE_CHECKING:
+    import torch
+
+ENCODER, CONFIG, SUMMARY = "encoder.safetensors", "config.json", "pretrain.json"
+EVALUATIONS = ("linear.json", "knn.json")
+
+
+@dataclass(frozen=True)
+class SavedEncoder:
+    """What an encoder's file holds: tensors, and the configuration and dataset that made them."""
+
+    config: dict[str, Any]
+    dataset: str
+    tensors: "dict[str, torch.Tensor]"
+
+
+def save_encoder(path: Path, encoder: "torch.nn.Module", config: dict[str, Any], data: str) -> None:
+    """Write an encoder's weights as safetensors, with what made them in the file's metadata."""
+    from safetensors.torch import save
+
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in encoder.state_dict().items()}
+    write(path, save(tensors, {"config": canonical(config), "dataset": data}))
+
+
+def read_encoder(path: Path) -> SavedEncoder:
+    """Read what ``save_encoder`` wrote; raises InputError for anything else."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return SavedEncoder(json.loads(metadata["config"]), metadata["dataset"], tensors)
+    except FileNotFoundError:
+        raise InputError(f"{path}: is missing; `python -m eqco pretrain` makes it") from None
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise InputError(f"{path}: is not an encoder of this project: {error}") from None
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Write plain values as indented JSON, whole or not at all."""
+    write(path, json.dumps(values, indent=2) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a result file; raises InputError where it is missing or damaged."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise InputError(f"{path}: is damaged: not JSON") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: is damaged: not a result")
+    return values
+
+
+def read_cell(folder: Path, config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, float]]:
+    """The summary of a cell's pretraining, and its accuracies (percent) by protocol.
+
+    Args:
+        folder: of the cell.
+        config: the configuration that the study resolves to for it.
+
+    Raises:
+        InputError: when a file is missing, or does not belong to this configuration, or an
+            evaluation rates another encoder than the cell's.
+    """
+    summary = read_json(folder / SUMMARY)
+    accuracies: dict[str, float] = {}
+    for name in (SUMMARY, *EVALUATIONS):
+        found = read_json(folder / name)
+        for key, expected in (
+            ("config_hash", config_hash(config)),
+            ("encoder", summary.get("encoder")),
+        ):
+            if found.get(key) != expected:
+                raise InputError(
+                    f"{folder / name}: {key}: {found.get(key)}: belongs to another run, the table "
+                    f"needs {expected}; delete the folder and run the cell again"
+                )
+        accuracies |= found.get("accuracy", {})
+    return summary, accuracies

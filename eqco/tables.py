@@ -1,0 +1,98 @@
+"""From the files of a study's cells to its table: one row a configuration and protocol."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from eqco.grid import cells, text
+from eqco.params import Cell, Study
+from eqco.results import read_cell
+
+PROTOCOLS = ("linear-lbfgs", "linear", "knn")
+CONFIGURATION = ["method", "negatives", "margin", "alpha", "temperature", "protocol"]
+COLUMNS = [*CONFIGURATION, "seeds", "mean", "std", "values"]
+
+
+def effective_alpha(cell: Cell) -> float:
+    """α = K exp(m/τ): the number of negatives whose plain InfoNCE a cell's loss weighs like.
+
+    EqCo's own α for its margin; K for margin 0; infinite for margin ∞ (DCL).
+    """
+    if cell.margin == "eqco":
+        assert cell.alpha is not None
+        return cell.alpha
+    try:
+        return cell.negatives * math.exp(cell.margin / cell.temperature)
+    except OverflowError:
+        return math.inf
+
+
+def read_study(
+    study: Study, results: Path, source: str
+) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
+    """Every accuracy of a study, and the summaries of its pretrainings.
+
+    Args:
+        study: the study.
+        results: its folder, which holds ``cells/``.
+        source: the study file's name, for messages.
+
+    Returns:
+        A row a cell and protocol (the columns of CONFIGURATION, ``seed`` and ``accuracy`` in
+        percent), in the grid's order; and the summaries in the same order.
+
+    Raises:
+        InputError: when a cell's files are missing or belong to another run.
+    """
+    rows, summaries = [], []
+    for path, cell in cells(study, source).items():
+        summary, accuracies = read_cell(results / "cells" / path, study.resolve(cell))
+        summaries.append(summary)
+        for protocol in PROTOCOLS:
+            rows.append(
+                {
+                    "method": cell.method,
+                    "negatives": cell.negatives,
+                    "margin": text(cell.margin),
+                    "alpha": text(effective_alpha(cell)),
+                    "temperature": text(cell.temperature),
+                    "protocol": protocol,
+                    "seed": cell.seed,
+                    "accuracy": accuracies[protocol],
+                }
+            )
+    return pd.DataFrame(rows), summaries
+
+
+def aggregate(accuracies: pd.DataFrame) -> pd.DataFrame:
+    """Mean, sample standard deviation and raw values over the seeds, in the order of COLUMNS.
+
+    Numbers are text with two decimals; the standard deviation of one seed is empty.
+    """
+
+    def over_seeds(group: pd.Series) -> pd.Series:
+        std = group.std(ddof=1)
+        return pd.Series(
+            {
+                "seeds": len(group),
+                "mean": f"{group.mean():.2f}",
+                "std": "" if math.isnan(std) else f"{std:.2f}",
+                "values": " ".join(f"{value:.2f}" for value in group),
+            }
+        )
+
+    groups = accuracies.groupby(CONFIGURATION, sort=False)["accuracy"]
+    return groups.apply(over_seeds).unstack().reset_index()[COLUMNS]
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """The table for people: mean and deviation in one column, the papers' symbols as heads."""
+    shown = table.rename(
+        columns={"negatives": "K", "margin": "m", "alpha": "α", "temperature": "τ", "seeds": "n"}
+    )
+    std = shown.pop("std").map(lambda value: f" ± {value}" if value else "")
+    shown["mean"] = shown["mean"] + std
+    shown = shown.rename(columns={"mean": "mean ± std [%]", "values": "values [%]"})
+    return shown.to_markdown(index=False, disable_numparse=True) + "\n"

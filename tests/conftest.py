@@ -1,0 +1,60 @@
+"""What many tests start from: a tiny study, its packed data, a trained cell."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from eqco import data
+from eqco.params import Study, load_study, parse_study
+
+ROOT = Path(__file__).parents[1]
+TINY = ROOT / "tests" / "data" / "tiny.yaml"
+
+torch.set_num_threads(1)
+
+
+def with_values(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """A copy of a study's values with ``{"pretrain.batch": 3}`` set; ``...`` removes a key."""
+    changed = copy.deepcopy(values)
+    for dotted, value in changes.items():
+        *path, last = [int(part) if part.isdigit() else part for part in dotted.split(".")]
+        target = changed
+        for part in path:
+            target = target[part]
+        if value is ...:
+            del target[last]
+        else:
+            target[last] = value
+    return changed
+
+
+@pytest.fixture(scope="session")
+def tiny_values() -> dict[str, Any]:
+    return yaml.safe_load(TINY.read_text())
+
+
+@pytest.fixture
+def study_with(tiny_values):
+    """Make a study from the tiny one: ``study_with({"pretrain.batch": 3})``."""
+
+    def make(changes: dict[str, Any]) -> Study:
+        return parse_study(with_values(tiny_values, changes), "tiny.yaml")
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Study:
+    return load_study(TINY)
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory, tiny) -> Path:
+    """Folder of the packed digits."""
+    folder = tmp_path_factory.mktemp("data") / "digits"
+    data.prepare(tiny.data, folder)
+    return folder

@@ -1,0 +1,161 @@
+"""The commands as a user runs them: help, a cell from data to table, one line for a mistake."""
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import TINY, with_values
+
+COMMANDS = ["prepare", "pretrain", "linear-eval", "knn-eval", "table", "schema"]
+CELL = "method~simo/negatives~16/margin~eqco/seed~0"
+
+
+def eqco(*arguments: object, **kwargs) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "eqco", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, **kwargs)
+
+
+def fails(*arguments: object, **kwargs) -> str:
+    done = eqco(*arguments, **kwargs)
+    assert done.returncode == 1, done
+    assert done.stderr.startswith("eqco: ")
+    assert done.stderr.count("\n") == 1
+    return done.stderr
+
+
+def test_help_names_every_command():
+    text = eqco("--help").stdout
+    for command in COMMANDS:
+        assert command in text
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command(command):
+    done = eqco(command, "--help")
+    assert done.returncode == 0
+    assert "Usage" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """A folder in which every cell of a one-cell study went through every command."""
+    folder = tmp_path_factory.mktemp("cli")
+    values = with_values(
+        yaml.safe_load(TINY.read_text()),
+        {"grid.0.negatives": [16], "grid.0.margins": ["eqco"], "grid.0.seeds": [0]},
+    )
+    (folder / "one.yaml").write_text(yaml.safe_dump(values))
+    cell = folder / "results/tiny/cells" / CELL
+    encoder = ("--encoder", cell / "encoder.safetensors", "--data", "data/digits")
+    for arguments in (
+        ("prepare", "one.yaml", "--out", "data/digits"),
+        ("pretrain", "one.yaml", "--cell", CELL, "--data", "data/digits", "--out", cell),
+        ("linear-eval", "one.yaml", *encoder, "--out", cell / "linear.json"),
+        ("knn-eval", "one.yaml", *encoder, "--out", cell / "knn.json"),
+    ):
+        done = eqco(*arguments, cwd=folder)
+        assert done.returncode == 0, done
+    return folder
+
+
+def test_the_table_of_one_cell(trained):
+    done = eqco("table", "one.yaml", cwd=trained)
+    assert done.returncode == 0
+    assert done.stdout.count("simo") == 3
+    files = {path.name for path in (trained / "results/tiny").iterdir()}
+    assert files >= {"table.csv", "table.md", "negatives.svg", "negatives.png", "provenance.json"}
+    assert done.stdout == (trained / "results/tiny/table.md").read_text()
+
+
+def test_provenance_names_revision_versions_hardware_data_and_time(trained):
+    import json
+
+    eqco("table", "one.yaml", cwd=trained)
+    provenance = json.loads((trained / "results/tiny/provenance.json").read_text())
+    (made_by,) = provenance["made_by"]
+    assert made_by["cells"] == provenance["cells"] == 1
+    assert made_by["versions"].keys() >= {"python", "torch", "snakemake", "eqco"}
+    assert made_by["hardware"]
+    assert "revision" in made_by
+    assert len(provenance["dataset"]["sha256"][0]) == 129
+    assert provenance["pretrain"]["wall_time_s"] > 0
+    assert provenance["parameters"]["pretrain"]["batch"] == 256
+
+
+def test_an_unknown_cell(trained):
+    message = fails(
+        *("pretrain", "one.yaml", "--cell", "x", "--data", "data/digits", "--out", "out"),
+        cwd=trained,
+    )
+    assert "one.yaml: no cell 'x' in its grid" in message
+    assert not (trained / "out").exists()
+
+
+def test_a_study_that_changed_under_a_running_grid(trained):
+    message = fails(
+        *("pretrain", "one.yaml", "--cell", CELL, "--expect", "0" * 16),
+        *("--data", "data/digits", "--out", "out"),
+        cwd=trained,
+    )
+    assert "one.yaml: has changed since the grid was planned" in message
+    assert not (trained / "out").exists()
+
+
+def test_missing_data(trained):
+    message = fails(
+        *("pretrain", "one.yaml", "--cell", CELL, "--data", "nowhere", "--out", "out"), cwd=trained
+    )
+    assert "nowhere/MANIFEST.json: cannot be read" in message
+
+
+def test_a_missing_cell_in_the_table(trained, tmp_path):
+    message = fails("table", "one.yaml", "--results", tmp_path, cwd=trained)
+    assert f"{CELL}/pretrain.json: cannot be read" in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_device(trained):
+    message = fails(
+        *("pretrain", "one.yaml", "--cell", CELL, "--data", "data/digits", "--out", "out"),
+        *("--device", "abacus"),
+        cwd=trained,
+    )
+    assert "--device: abacus: " in message
+
+
+def test_a_file_where_a_folder_should_be(trained, tmp_path):
+    (tmp_path / "file").write_text("")
+    message = fails("prepare", "one.yaml", "--out", tmp_path / "file", cwd=trained)
+    assert "file/MANIFEST.json: Not a directory" in message
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="setpriv is not installed")
+def test_no_permission_to_write(trained, tmp_path):
+    """As an ordinary user meets it; root is stripped of the power to write anywhere."""
+    locked = tmp_path / "locked"
+    locked.mkdir()
+    locked.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    drop = ["setpriv", "--bounding-set=-dac_override", "--inh-caps=-dac_override"]
+    command = [sys.executable, "-m", "eqco", "prepare", "one.yaml", "--out", str(locked / "x")]
+    if os.getuid() == 0:
+        command = [*drop, *command]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=trained)
+    assert done.returncode == 1
+    assert done.stderr == f"eqco: {locked / 'x'}: Permission denied\n"
+
+
+def test_a_full_disk(trained, tmp_path):
+    """A limit on a file's size stands in: the write fails half-way, as on a full disk."""
+    import resource
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    message = fails("prepare", "one.yaml", "--out", tmp_path / "x", cwd=trained, preexec_fn=limit)
+    assert "File too large" in message
+    assert list((tmp_path / "x").iterdir()) == []

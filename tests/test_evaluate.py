@@ -1,0 +1,123 @@
+"""Each protocol against an independent implementation, and that the backbone stays frozen."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+
+from eqco.data import dataset_hash, read_manifest
+from eqco.errors import InputError
+from eqco.evaluate import Features, accuracy, extract, knn, linear, linear_lbfgs
+from eqco.grid import cells
+from eqco.networks import Encoder
+from eqco.params import KNN, Linear, LinearLBFGS
+from eqco.results import SavedEncoder
+
+
+@pytest.fixture(scope="module")
+def features() -> Features:
+    """Five overlapping classes in 12 dimensions of different scale."""
+    random = np.random.default_rng(0)
+    centres = random.normal(size=(5, 12))
+    labels = random.integers(0, 5, 900)
+    x = (centres[labels] + random.normal(size=(900, 12))) * np.geomspace(0.1, 10, 12) + 3
+    x, y = torch.tensor(x, dtype=torch.float32), torch.tensor(labels)
+    return Features(x[:600], y[:600], x[600:], y[600:], classes=5)
+
+
+@pytest.mark.parametrize("l2", [1e-3, 1e-1])
+def test_linear_lbfgs_is_scikit_learns_logistic_regression(features, l2):
+    found = linear_lbfgs(features, LinearLBFGS(l2=l2, iterations=500))
+    mean, std = features.train.mean(0), features.train.std(0)
+    train, test = ((x - mean) / std for x in (features.train, features.test))
+    # scikit-learn weighs the sum of losses with C: C = 1/(l2 · M)
+    model = LogisticRegression(C=1 / (l2 * len(train)), tol=1e-8, max_iter=5000)
+    model.fit(train.numpy(), features.train_labels.numpy())
+    expected = 100 * model.score(test.numpy(), features.test_labels.numpy())
+    assert found == pytest.approx(expected, abs=0.34)  # one test point of 300
+
+
+@pytest.mark.parametrize("k", [1, 7, 200])
+@pytest.mark.parametrize("temperature", [0.07, 0.1, 1.0])
+def test_knn_is_scikit_learns_with_these_weights(features, k, temperature):
+    found = knn(features, KNN(k=k, temperature=temperature), chunk=64)
+    model = KNeighborsClassifier(
+        n_neighbors=k,
+        metric="cosine",
+        weights=lambda distance: np.exp((1 - distance) / temperature),
+    )
+    model.fit(features.train.numpy(), features.train_labels.numpy())
+    expected = 100 * model.score(features.test.numpy(), features.test_labels.numpy())
+    assert found == pytest.approx(expected, abs=0.34)
+
+
+def test_knn_of_more_neighbours_than_images_takes_all(features):
+    few = Features(
+        features.train[:50],
+        features.train_labels[:50],
+        features.test,
+        features.test_labels,
+        features.classes,
+    )
+    assert knn(few, KNN(k=200)) == knn(few, KNN(k=50))
+
+
+def test_linear_learns_and_repeats(features):
+    mean, std = features.train.mean(0), features.train.std(0)
+    scaled = replace(
+        features, train=(features.train - mean) / std, test=(features.test - mean) / std
+    )
+    params = Linear(lr=0.1)
+    first = linear(scaled, params, seed=0)
+    assert first == linear(scaled, params, seed=0)
+    assert first > linear_lbfgs(scaled, LinearLBFGS()) - 3
+    assert first != linear(scaled, Linear(lr=0.1, epochs=1), seed=0)
+
+
+def test_linear_drops_the_rate_to_a_tenth(features):
+    """After ten drops the layer stands still: more epochs change nothing."""
+    drops = list(range(1, 11))
+    short, long = (Linear(lr=0.01, epochs=epochs, drops=drops) for epochs in (11, 30))
+    assert linear(features, short, seed=0) == linear(features, long, seed=0)
+
+
+def test_accuracy_is_in_percent():
+    scores = torch.eye(4)
+    assert accuracy(scores, torch.tensor([0, 1, 2, 0])) == 75
+
+
+@pytest.fixture
+def saved(tiny, digits) -> SavedEncoder:
+    torch.manual_seed(0)
+    encoder = Encoder(tiny.network, channels=1)
+    encoder(torch.rand(64, 1, 8, 8))  # batch-norm statistics that are not the initial ones
+    config = tiny.resolve(next(iter(cells(tiny).values())))
+    return SavedEncoder(config, dataset_hash(read_manifest(digits)), encoder.state_dict())
+
+
+def test_features_are_the_frozen_backbones(saved, tiny, digits):
+    before = {name: tensor.clone() for name, tensor in saved.tensors.items()}
+    features = extract(saved, digits, device=torch.device("cpu"))
+    assert features.train.shape == (1297, 256)
+    assert features.test.shape == (500, 256)
+    assert features.classes == 10
+    for name, tensor in saved.tensors.items():
+        assert torch.equal(tensor, before[name])
+    # in eval mode the features of an image do not depend on its batch
+    from eqco.data import load
+
+    encoder = Encoder(tiny.network, channels=1)
+    encoder.load_state_dict(saved.tensors)
+    manifest = read_manifest(digits)
+    one = load(digits, "test")["images"][7:8].float() / 255
+    one = (one - manifest["mean"][0]) / manifest["std"][0]
+    torch.testing.assert_close(encoder.backbone.eval()(one)[0], features.test[7])
+
+
+def test_features_of_another_dataset_are_refused(saved, digits):
+    other = SavedEncoder(saved.config, "0:0", saved.tensors)
+    with pytest.raises(InputError, match="is another dataset than the encoder was trained on"):
+        extract(other, digits, device=torch.device("cpu"))

@@ -1,0 +1,97 @@
+"""Cells of a grid: how many, unique, and where."""
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from snakemake.utils import Paramspace
+
+from eqco.errors import InputError
+from eqco.grid import axes, cells, find, text
+from eqco.params import parse_study
+
+
+def lists(elements):
+    return st.lists(elements, min_size=1, max_size=3, unique=True)
+
+
+blocks = st.fixed_dictionaries(
+    {
+        "methods": st.just(["simo"]),
+        "negatives": lists(st.integers(1, 255)),
+        "margins": lists(st.sampled_from([0, 0.1, -0.5, "eqco", "inf"])),
+        "seeds": lists(st.integers(0, 2**32 - 1)),
+    },
+    optional={"temperatures": lists(st.sampled_from([0.07, 0.1, 0.2, 1]))},
+)
+
+
+@given(block=blocks)
+def test_a_block_is_every_combination_once(tiny_values, block):
+    study = parse_study({**tiny_values, "grid": [block]}, "x")
+    expected = 1
+    for values in block.values():
+        expected *= len(values)
+    found = cells(study)
+    assert len(found) == len(set(found.values())) == expected
+    for path in found:
+        assert find(study, path) == found[path]
+
+
+@given(block=blocks)
+def test_paths_are_snakemakes_paramspace(tiny_values, block):
+    study = parse_study({**tiny_values, "grid": [block]}, "x")
+    found = list(cells(study))
+    rows = pd.DataFrame(dict(axis.split("~", 1) for axis in path.split("/")) for path in found)
+    space = Paramspace(rows)
+    assert list(space.instance_patterns) == found
+    assert space.wildcard_pattern == "/".join(f"{axis}~{{{axis}}}" for axis in axes(study))
+
+
+def test_the_path_of_the_demo(tiny):
+    assert list(cells(tiny))[:3] == [
+        "method~simo/negatives~1/margin~0/seed~0",
+        "method~simo/negatives~1/margin~0/seed~1",
+        "method~simo/negatives~1/margin~eqco/seed~0",
+    ]
+
+
+def test_optional_axes_stand_in_every_path(study_with, tiny_values):
+    block = tiny_values["grid"][0]
+    grid = [
+        {**block, "margins": [0]},
+        {**block, "margins": ["eqco"], "alphas": [16, 65536], "temperatures": [0.07]},
+    ]
+    found = cells(study_with({"grid": grid}))
+    assert len(found) == 4 + 8
+    assert "method~simo/negatives~1/margin~0/alpha~256/temperature~0.2/seed~0" in found
+    path = "method~simo/negatives~16/margin~eqco/alpha~65536/temperature~0.07/seed~1"
+    assert (found[path].alpha, found[path].temperature) == (65536, 0.07)
+
+
+def test_a_cell_in_two_blocks_is_an_error(study_with, tiny_values):
+    block = tiny_values["grid"][0]
+    study = study_with({"grid": [block, {**block, "negatives": [16]}]})
+    with pytest.raises(
+        InputError, match=r"^s: grid\.1: method~simo/negatives~16/margin~0/seed~0: is in grid\.0"
+    ):
+        cells(study, "s")
+
+
+def test_a_cell_that_is_not_in_the_grid(tiny):
+    with pytest.raises(
+        InputError, match="no cell 'method~simo/negatives~2' in its grid; the first"
+    ):
+        find(tiny, "method~simo/negatives~2")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(16, "16"), (0.0, "0"), (0.2, "0.2"), (256.0, "256"), (1e-05, "1e-05"), ("eqco", "eqco")],
+)
+def test_values_as_text(value, expected):
+    assert text(value) == expected
+
+
+def test_infinity_as_text():
+    assert text(float("inf")) == "inf"

@@ -1,0 +1,235 @@
+"""Study files: what is allowed, and the one line that each mistake gets."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT, TINY, with_values
+from pydantic import BaseModel
+
+from eqco import params
+from eqco.errors import InputError
+from eqco.grid import cells
+
+STUDIES = sorted(ROOT.glob("params/*.yaml"))
+NOTHING: dict = {}
+
+# change of tests/data/tiny.yaml -> what the message says after "tiny.yaml: "
+BAD = [
+    ({"bogus": 1}, "unknown key 'bogus'; allowed: study, data, augment"),
+    ({"pretrain.epoch": 1}, "pretrain: unknown key 'epoch'; allowed: epochs, batch"),
+    ({"grid.0.seed": [1]}, "grid.0: unknown key 'seed'; allowed: methods, negatives"),
+    ({"data.size": 8}, "data: unknown key 'size'; allowed: kind"),
+    ({"study": ...}, "study: is missing"),
+    ({"pretrain.lr": ...}, "pretrain.lr: is missing"),
+    ({"grid": ...}, "grid: is missing"),
+    ({"grid.0.seeds": ...}, "grid.0.seeds: is missing"),
+    ({"pretrain.epochs": "many"}, "pretrain.epochs: 'many': input should be a valid integer"),
+    ({"pretrain.epochs": 1.5}, "pretrain.epochs: 1.5: input should be a valid integer"),
+    ({"pretrain.epochs": True}, "pretrain.epochs: True: input should be a valid integer"),
+    ({"pretrain.epochs": [1]}, r"pretrain.epochs: \[1\]: input should be a valid integer"),
+    ({"pretrain.epochs": 0}, "pretrain.epochs: 0: input should be greater than or equal to 1"),
+    ({"pretrain.batch": 1}, "pretrain.batch: 1: input should be greater than or equal to 2"),
+    ({"pretrain.batch": 2000}, "pretrain.batch: 2000: the data has 1297 training images"),
+    ({"pretrain.lr": 0}, "pretrain.lr: 0: input should be greater than 0"),
+    ({"pretrain.lr": "fast"}, "pretrain.lr: 'fast': input should be a valid number"),
+    ({"pretrain.lr": math.nan}, "pretrain.lr: nan: input should be a finite number"),
+    ({"pretrain.lr": math.inf}, "pretrain.lr: inf: input should be a finite number"),
+    ({"pretrain.ema": 1}, "pretrain.ema: 1: input should be less than 1"),
+    ({"pretrain.momentum": -1}, "pretrain.momentum: -1: input should be greater than or equal"),
+    ({"pretrain.sampling": "all"}, "pretrain.sampling: 'all': input should be 'shared' or"),
+    ({"pretrain": 3}, "pretrain: 3: input should be a valid dictionary"),
+    ({"alpha": 0}, "alpha: 0: input should be greater than 0"),
+    ({"alpha": -256}, "alpha: -256: input should be greater than 0"),
+    ({"alpha": None}, "alpha: None: input should be a valid number"),
+    ({"temperature": 0}, "temperature: 0: input should be greater than 0"),
+    ({"temperature": -0.2}, "temperature: -0.2: input should be greater than 0"),
+    ({"study": "a/b"}, "study: 'a/b': string should match pattern"),
+    ({"study": ".."}, r"study: '\.\.': string should match pattern"),
+    ({"study": "../up"}, r"study: '\.\./up': string should match pattern"),
+    ({"study": ""}, "study: '': string should match pattern"),
+    ({"study": "a b"}, "study: 'a b': string should match pattern"),
+    ({"study": "$(id)"}, r"study: '\$\(id\)': string should match pattern"),
+    ({"study": "a\n"}, "study: 'a\\\\n': string should match pattern"),
+    ({"study": "x" * 65}, "study: 'xxx.*at most 64"),
+    ({"study": 7}, "study: 7: input should be a valid string"),
+    ({"data.kind": "mnist"}, "data: .*'mnist'.*'digits', 'fashion-mnist', 'image-folder'"),
+    ({"data": {}}, "data: unable to extract tag using discriminator 'kind'"),
+    ({"data": "digits"}, "data: 'digits': "),
+    (
+        {"data": {"kind": "fashion-mnist", "train_images": 60_001}},
+        "data.train_images: 60001: input should be less than or equal to 60000",
+    ),
+    (
+        {"data": {"kind": "image-folder", "name": "../x", "path": "p", "size": 32}},
+        r"data.name: '\.\./x': string should match pattern",
+    ),
+    (
+        {"data": {"kind": "image-folder", "name": "x", "path": "p", "size": 2}},
+        "data.size: 2: input should be greater than or equal to 4",
+    ),
+    ({"data": {"kind": "image-folder", "name": "x", "size": 32}}, "data.path: is missing"),
+    ({"augment.crop": [0.5]}, r"augment.crop: \[0.5\]: list should have at least 2 items"),
+    ({"augment.crop": [0.9, 0.5]}, r"augment: crop must be \[low, high\]"),
+    ({"augment.crop": [0.5, 1.5]}, r"augment: crop must be \[low, high\] with high at most 1"),
+    ({"augment.flip": 1.5}, "augment.flip: 1.5: input should be less than or equal to 1"),
+    ({"augment.jitter": {"hue": 0.1}}, "augment.jitter.p: is missing"),
+    ({"augment.jitter": {"p": 1, "hue": 0.6}}, "augment.jitter.hue: 0.6: input should be less"),
+    ({"augment.blur": {"p": 1, "kernel": 4}}, "augment.blur: kernel must be odd"),
+    (
+        {"augment.blur": {"p": 1, "kernel": 3, "sigma": [2, 1]}},
+        r"augment.blur: sigma must be \[low, high\]",
+    ),
+    ({"network.backbone": "vit"}, "network.backbone: 'vit': input should be 'conv5'"),
+    ({"network.stride": 3}, "network.stride: 3: input should be 1 or 2"),
+    ({"network.projector": [16]}, r"network.projector: \[16\]: list should have at least 2"),
+    ({"grid": []}, r"grid: \[\]: list should have at least 1 item"),
+    ({"grid": {}}, r"grid: input should be a valid list"),
+    ({"grid.0.methods": []}, r"grid.0.methods: \[\]: list should have at least 1 item"),
+    ({"grid.0.methods": ["moco-v9"]}, "grid.0.methods.0: 'moco-v9': input should be 'simo'"),
+    ({"grid.0.methods": "simo"}, "grid.0.methods: 'simo': input should be a valid list"),
+    ({"grid.0.negatives": []}, r"grid.0.negatives: \[\]: list should have at least 1 item"),
+    ({"grid.0.negatives": [0]}, "grid.0.negatives.0: 0: input should be greater than or equal"),
+    ({"grid.0.negatives": [-4]}, "grid.0.negatives.0: -4: input should be greater than or eq"),
+    ({"grid.0.negatives": [1, 256]}, "grid.0.negatives.1: 256: simo allows 1 to 255: K is at"),
+    ({"grid.0.negatives": ["16"]}, "grid.0.negatives.0: '16': input should be a valid integer"),
+    ({"grid.0.margins": []}, r"grid.0.margins: \[\]: list should have at least 1 item"),
+    ({"grid.0.margins": ["eqko"]}, "grid.0.margins.0: 'eqko': must be a number, 'eqco' or 'inf'"),
+    ({"grid.0.margins": [math.nan]}, "grid.0.margins.0: nan: must be a number"),
+    ({"grid.0.margins": [-math.inf]}, "grid.0.margins.0: -inf: must be a number"),
+    ({"grid.0.margins": [True]}, "grid.0.margins.0: True: must be a number"),
+    ({"grid.0.margins": [None]}, "grid.0.margins.0: None: must be a number"),
+    ({"grid.0.seeds": []}, r"grid.0.seeds: \[\]: list should have at least 1 item"),
+    ({"grid.0.seeds": [-1]}, "grid.0.seeds.0: -1: input should be greater than or equal to 0"),
+    ({"grid.0.seeds": [2**32]}, "grid.0.seeds.0: 4294967296: input should be less than"),
+    ({"grid.0.seeds": 3}, "grid.0.seeds: 3: input should be a valid list"),
+    ({"grid.0.alphas": [0]}, "grid.0.alphas.0: 0: input should be greater than 0"),
+    ({"grid.0.temperatures": [-1]}, "grid.0.temperatures.0: -1: input should be greater than 0"),
+    ({"grid.0.seeds": [1, 1]}, r"grid.0: method~simo/.*/seed~1: is in grid.0 already"),
+    ({"grid.0.alphas": [16, 256]}, "grid.0: .*margin~0/alpha~256/seed~0: is in grid.0 already"),
+    ({"evaluate.knn.k": 0}, "evaluate.knn.k: 0: input should be greater than or equal to 1"),
+    ({"evaluate.linear.lr": -1}, "evaluate.linear.lr: -1: input should be greater than 0"),
+    ({"evaluate.svm": {}}, "evaluate: unknown key 'svm'; allowed: linear_lbfgs, linear, knn"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), BAD, ids=[str(change)[:60] for change, _ in BAD])
+def test_a_mistake_is_one_line_that_names_file_key_value_and_what_is_allowed(
+    tiny_values, change, message
+):
+    with pytest.raises(InputError, match=rf"^tiny\.yaml: {message}") as error:
+        cells(params.parse_study(with_values(tiny_values, change), "tiny.yaml"), "tiny.yaml")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a: [", "is not YAML: while parsing"),
+        ("", "a study is a mapping of keys"),
+        ("- a\n- b", "a study is a mapping of keys"),
+        ("!!python/object/apply:os.system ['exit']", "is not YAML: could not determine"),
+        (b"\xff\xfe\xfa", "is not YAML"),
+    ],
+)
+def test_a_file_that_is_no_study(tmp_path, content, message):
+    path = tmp_path / "x.yaml"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(InputError, match=message) as error:
+        params.load_study(path)
+    assert str(error.value).startswith(str(path))
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(InputError, match=r"no\.yaml: cannot be read: No such file"):
+        params.load_study(tmp_path / "no.yaml")
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_the_studies_of_the_project_are_valid(path):
+    study = params.load_study(path)
+    assert study.study == path.stem
+    assert cells(study)
+
+
+def test_the_demo_is_the_grid_of_the_question():
+    study = params.load_study(ROOT / "params" / "demo.yaml")
+    assert len(cells(study)) == 50
+    assert study.alpha == 256
+
+
+def test_the_schema_is_generated_from_the_models():
+    """Stale? `make schema`."""
+    assert (ROOT / "params" / "schema.json").read_text() == params.schema()
+
+
+def test_the_schema_accepts_the_studies_and_refuses_an_unknown_key():
+    import jsonschema
+
+    schema = json.loads(params.schema())
+    for path in [*STUDIES, TINY]:
+        values = yaml.safe_load(path.read_text())
+        jsonschema.validate(values, schema)
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({**values, "bogus": 1}, schema)
+
+
+def models(model: type[BaseModel]) -> set[type[BaseModel]]:
+    """The sections that a study may have, at any depth."""
+    return {m for m in params.Section.__subclasses__() if m is not params.Cell}
+
+
+def test_every_key_is_explained():
+    text = (ROOT / "params" / "README.md").read_text()
+    for model in models(params.Study):
+        for key in model.model_fields:
+            assert f"`{key}`" in text, f"{model.__name__}.{key}"
+
+
+def test_numbers_that_yaml_takes_for_text(study_with):
+    assert study_with({"pretrain.lr": "1e-4"}).pretrain.lr == 1e-4
+    assert study_with({"grid.0.margins": ["inf"]}).grid[0].margins == [math.inf]
+    assert study_with({"grid.0.margins": [math.inf]}).grid[0].margins == [math.inf]
+
+
+def test_the_hash_is_of_what_the_pretraining_depends_on(study_with):
+    def hashes(changes: dict) -> list[str]:
+        study = study_with(changes)
+        return [params.config_hash(study.resolve(cell)) for cell in cells(study).values()]
+
+    before = hashes(NOTHING)
+    assert len(set(before)) == len(before) == 8
+    assert hashes({"study": "other", "evaluate": {}}) == before
+    for change in ({"pretrain.lr": 0.02}, {"augment.flip": 0.5}, {"temperature": 0.1}):
+        assert not set(hashes(change)) & set(before)
+    # α is read by EqCo's margin alone
+    changed = hashes({"alpha": 512})
+    assert [a == b for a, b in zip(before, changed, strict=True)] == [True, True, False, False] * 2
+
+
+def test_where_the_files_lie_is_not_what_they_are(study_with):
+    def resolved(path: str) -> str:
+        folder = {"kind": "image-folder", "name": "x", "path": path, "size": 32}
+        study = study_with({"data": folder})
+        return params.canonical(study.resolve(next(iter(cells(study).values()))))
+
+    assert resolved("here") == resolved("there")
+
+
+def test_a_configuration_survives_json(study_with):
+    study = study_with({"grid.0.margins": [math.inf, 0.5, "eqco"]})
+    for cell in cells(study).values():
+        assert (
+            params.Cell.model_validate(json.loads(json.dumps(study.resolve(cell)["cell"]))) == cell
+        )
+
+
+def test_parsing_a_study_imports_no_torch():
+    import subprocess
+    import sys
+
+    code = "import sys, eqco.params, eqco.grid, eqco.cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path("/"), check=False).returncode == 0

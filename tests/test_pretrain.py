@@ -1,0 +1,104 @@
+"""The training loop: schedule, seeds, determinism, and that it learns."""
+
+import math
+
+import pytest
+import torch
+
+from eqco.errors import InputError
+from eqco.grid import cells
+from eqco.pretrain import draw_seed, learning_rate, pretrain
+
+CPU = torch.device("cpu")
+
+
+def run(study, data, index: int = 0, **kwargs):
+    cell = list(cells(study).values())[index]
+    return pretrain(study, cell, data, device=CPU, **kwargs)
+
+
+def test_the_learning_rate_warms_up_linearly_and_falls_as_a_cosine():
+    steps, warmup, peak = 1000, 100.0, 0.5
+    rates = [learning_rate(t, steps, warmup, peak) for t in range(steps)]
+    assert rates[0] == pytest.approx(peak / 100)
+    for t in (0, 30, 99, 100, 500, 999):
+        cosine = 0.5 * (1 + math.cos(math.pi * t / steps))
+        assert rates[t] == pytest.approx(peak * min(1, (t + 1) / warmup) * cosine)
+    assert max(rates) < peak
+    assert rates[100:] == sorted(rates[100:], reverse=True)
+    assert learning_rate(0, steps, 0, peak) == peak
+
+
+def test_every_draw_has_its_own_seed():
+    streams = ("weights", "order", "views", "negatives")
+    seeds = {
+        draw_seed(seed, stream, index)
+        for seed in range(20)
+        for stream in streams
+        for index in range(50)
+    }
+    assert len(seeds) == 20 * 4 * 50
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_the_loss_falls(study_with, digits):
+    study = study_with({"pretrain.epochs": 6, "pretrain.lr": 0.05, "pretrain.ema": 0.9})
+    for index in (2, 6):  # EqCo at K = 1 and at K = 16
+        _, history = run(study, digits, index)
+        assert history[-1]["loss"] < 0.9 * history[0]["loss"]
+
+
+def test_the_history_tells_each_epoch(study_with, digits):
+    seen = []
+    _, history = run(study_with({"pretrain.epochs": 2}), digits, report=seen.append)
+    assert seen == history
+    assert [entry["epoch"] for entry in history] == [1, 2]
+    assert all(entry["images"] == 5 * 256 for entry in history)  # 1,297 // 256 batches
+    assert all(entry["images_per_s"] > 0 for entry in history)
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tiny, digits):
+    first, again, other = (run(tiny, digits, index)[0] for index in (0, 0, 1))
+    torch.manual_seed(99)  # what other code does with the global state is nothing to it
+    later = run(tiny, digits, 0)[0]
+    for name, tensor in first.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name])
+        assert torch.equal(tensor, later.state_dict()[name])
+    assert any(
+        not torch.equal(tensor, other.state_dict()[name])
+        for name, tensor in first.state_dict().items()
+    )
+
+
+def test_the_global_random_state_is_left_alone(tiny, digits):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    run(tiny, digits)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_loss_that_is_not_finite_stops(study_with, digits):
+    with pytest.raises(
+        InputError, match=r"the loss is nan after epoch \d+ of 3: pretrain.lr: 1e\+3"
+    ):
+        run(study_with({"pretrain.lr": 1e30, "pretrain.epochs": 3}), digits)
+
+
+def test_a_batch_larger_than_the_data_stops(study_with, digits):
+    """An image folder's size is not in the study file, so training asks the data."""
+    folder = {"kind": "image-folder", "name": "x", "path": "x", "size": 8}
+    study = study_with({"data": folder, "pretrain.batch": 1298})
+    with pytest.raises(
+        InputError, match=r"pretrain.batch: 1298: .*digits has 1297 training images"
+    ):
+        run(study, digits)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_it_trains_on_a_gpu(study_with, digits):
+    study = study_with({"pretrain.epochs": 6, "pretrain.lr": 0.05, "pretrain.ema": 0.9})
+    cell = list(cells(study).values())[6]
+    _, history = pretrain(study, cell, digits, device=torch.device("cuda"))
+    assert history[-1]["loss"] < 0.9 * history[0]["loss"]

@@ -1,0 +1,88 @@
+"""A cell's files belong together, or the table refuses them."""
+
+import json
+import os
+
+import pytest
+import torch
+
+from eqco import results
+from eqco.errors import InputError
+from eqco.grid import cells
+from eqco.networks import Encoder
+from eqco.params import config_hash
+
+
+@pytest.fixture
+def config(tiny):
+    return tiny.resolve(next(iter(cells(tiny).values())))
+
+
+@pytest.fixture
+def encoder(tiny):
+    return Encoder(tiny.network, channels=1)
+
+
+def test_an_encoder_file_holds_its_weights_and_what_made_them(tmp_path, encoder, config):
+    path = tmp_path / "encoder.safetensors"
+    results.save_encoder(path, encoder, config, "data")
+    saved = results.read_encoder(path)
+    assert (saved.config, saved.dataset) == (config, "data")
+    for name, tensor in encoder.state_dict().items():
+        assert torch.equal(tensor, saved.tensors[name])
+
+
+def test_a_damaged_encoder_file_is_refused(tmp_path, encoder, config):
+    path = tmp_path / "encoder.safetensors"
+    with pytest.raises(InputError, match="is missing"):
+        results.read_encoder(path)
+    results.save_encoder(path, encoder, config, "data")
+    os.truncate(path, 1000)
+    with pytest.raises(InputError, match="is not an encoder of this project"):
+        results.read_encoder(path)
+    path.write_bytes(b"")
+    with pytest.raises(InputError, match="is not an encoder of this project"):
+        results.read_encoder(path)
+
+
+def test_weights_of_others_are_refused(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"w": torch.zeros(3)}, tmp_path / "x.safetensors")
+    with pytest.raises(InputError, match="is not an encoder of this project"):
+        results.read_encoder(tmp_path / "x.safetensors")
+
+
+@pytest.fixture
+def folder(tmp_path, config):
+    identity = {"config_hash": config_hash(config), "encoder": "e" * 64}
+    results.write_json(tmp_path / "pretrain.json", {**identity, "seconds": 1})
+    accuracy = {"linear.json": {"linear": 1.0, "linear-lbfgs": 2.0}, "knn.json": {"knn": 3.0}}
+    for name, values in accuracy.items():
+        results.write_json(tmp_path / name, {**identity, "accuracy": values})
+    return tmp_path
+
+
+def test_a_cell_is_read_with_all_its_accuracies(folder, config):
+    summary, accuracies = results.read_cell(folder, config)
+    assert summary["seconds"] == 1
+    assert accuracies == {"linear": 1.0, "linear-lbfgs": 2.0, "knn": 3.0}
+
+
+@pytest.mark.parametrize("name", ["pretrain.json", "linear.json", "knn.json"])
+@pytest.mark.parametrize("key", ["config_hash", "encoder"])
+def test_a_file_of_another_run_is_refused(folder, config, name, key):
+    values = json.loads((folder / name).read_text())
+    results.write_json(folder / name, {**values, key: "other"})
+    with pytest.raises(InputError, match=rf"{key}: .*belongs to another run"):
+        results.read_cell(folder, config)
+
+
+@pytest.mark.parametrize("name", ["pretrain.json", "linear.json", "knn.json"])
+def test_a_missing_or_damaged_file_is_named(folder, config, name):
+    (folder / name).write_text("{")
+    with pytest.raises(InputError, match=rf"{name}: is damaged"):
+        results.read_cell(folder, config)
+    (folder / name).unlink()
+    with pytest.raises(InputError, match=rf"{name}: cannot be read: No such file"):
+        results.read_cell(folder, config)

@@ -1,0 +1,99 @@
+"""The table and the figure of a study, from made-up accuracies."""
+
+import math
+import statistics
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from eqco import figures, tables
+from eqco.params import Cell
+
+VALUES = {
+    ("0", 1): [80.0, 81.0, 82.5],
+    ("0", 16): [84.0, 84.0, 84.5],
+    ("eqco", 1): [84.2, 84.1, 83.0],
+}
+
+
+@pytest.fixture
+def accuracies() -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {
+                "method": "simo",
+                "negatives": k,
+                "margin": margin,
+                "alpha": "256" if margin == "eqco" else str(k),
+                "temperature": "0.2",
+                "protocol": protocol,
+                "seed": seed,
+                "accuracy": value + i,
+            }
+            for (margin, k), values in VALUES.items()
+            for seed, value in enumerate(values)
+            for i, protocol in enumerate(tables.PROTOCOLS)
+        ]
+    )
+
+
+def test_one_row_a_configuration_and_protocol(accuracies):
+    table = tables.aggregate(accuracies)
+    expected = "method negatives margin alpha temperature protocol seeds mean std values"
+    assert " ".join(table.columns) == expected
+    assert len(table) == 9
+    first = table.iloc[0]
+    assert (first.margin, first.negatives, first.protocol) == ("0", 1, "linear-lbfgs")
+    assert first.seeds == 3
+    assert first["mean"] == f"{statistics.mean(VALUES['0', 1]):.2f}"
+    assert first["std"] == f"{statistics.stdev(VALUES['0', 1]):.2f}"
+    assert first["values"] == "80.00 81.00 82.50"
+
+
+def test_one_seed_has_no_deviation(accuracies):
+    one = accuracies[accuracies["seed"] == 0]
+    table = tables.aggregate(one)
+    assert set(table["std"]) == {""}
+    assert "±" not in tables.markdown(table).split("\n", 2)[2]
+
+
+def test_the_table_for_people(accuracies):
+    text = tables.markdown(tables.aggregate(accuracies))
+    assert "| simo     | 1   | 0    | 1   | 0.2 | linear-lbfgs | 3   | 81.17 ± 1.26" in text
+
+
+@pytest.mark.parametrize(
+    ("margin", "alpha", "expected"),
+    [("eqco", 256.0, 256), (0.0, None, 16), (0.2, None, 16 * math.e), (math.inf, None, math.inf)],
+)
+def test_alpha_is_the_effective_number_of_negatives(margin, alpha, expected):
+    cell = Cell(method="simo", negatives=16, margin=margin, alpha=alpha, temperature=0.2, seed=0)
+    assert tables.effective_alpha(cell) == pytest.approx(expected)
+
+
+def test_the_figure_is_drawn_and_repeats_to_the_byte(accuracies, tmp_path):
+    for stem in ("a", "b"):
+        figures.negatives(accuracies, "study", tmp_path / stem)
+    for suffix in (".svg", ".png"):
+        a, b = ((tmp_path / f"{stem}{suffix}").read_bytes() for stem in ("a", "b"))
+        assert a == b
+    svg = (tmp_path / "a.svg").read_text()
+    for label in ("InfoNCE (m = 0)", "negatives a query, K", "test accuracy"):
+        assert f"<!-- {label}" in svg
+    pixels = Image.open(tmp_path / "a.png").convert("RGB")
+    colors = {color for _, color in pixels.getcolors(1 << 20)}
+    assert {(0xD5, 0x5E, 0x00), (0x00, 0x72, 0xB2)} <= colors  # both lines
+
+
+def test_lines_are_told_apart_by_what_varies(accuracies, tmp_path):
+    other = accuracies.assign(temperature="0.1")
+    figures.negatives(pd.concat([accuracies, other]), "study", tmp_path / "a")
+    svg = (tmp_path / "a.svg").read_text()
+    assert "temperature 0.1" in svg
+    assert "temperature 0.2" in svg
+
+
+def test_a_margin_too_large_for_the_exponential_is_an_infinite_alpha():
+    cell = Cell(method="simo", negatives=16, margin=1e6, alpha=None, temperature=0.2, seed=0)
+    assert tables.effective_alpha(cell) == math.inf

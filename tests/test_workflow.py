@@ -1,0 +1,194 @@
+"""The grid as a user runs it: real Snakemake, a tiny study, in a copy of the project's files."""
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from conftest import ROOT, TINY, with_values
+
+CELLS = 8  # of the tiny study
+
+
+def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Snakemake on tiny.yaml in ``folder``, with the package that lies there."""
+    command = [sys.executable, "-m", "snakemake", "--configfile", "tiny.yaml", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    done.stdout += done.stderr
+    return done
+
+
+def jobs(output: str) -> dict[str, int]:
+    """Snakemake's statistics: how many jobs of which rule."""
+    stats = output.split("Job stats:")[1].split("total")[0]
+    return {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", stats, re.M)}
+
+
+def ran(done: subprocess.CompletedProcess[str]) -> dict[str, int]:
+    assert done.returncode == 0, done.stdout
+    return {} if "Nothing to be done" in done.stdout else jobs(done.stdout)
+
+
+def change(folder: Path, changes: dict) -> None:
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(with_values(yaml.safe_load(path.read_text()), changes)))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A folder with the package, the workflow and a finished run of the tiny study."""
+    folder = tmp_path_factory.mktemp("grid")
+    for name in ("eqco", "workflow"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(TINY, folder / "tiny.yaml")
+    done = snakemake(folder, "--cores", "2")
+    assert ran(done) == {
+        "prepare": 1,
+        "pretrain": CELLS,
+        "linear_eval": CELLS,
+        "knn_eval": CELLS,
+        "table": 1,
+        "all": 1,
+    }
+    (folder / "log.txt").write_text(done.stdout)
+    return folder
+
+
+@pytest.fixture
+def grid(finished, tmp_path) -> Path:
+    """A copy of the finished run to change."""
+    return shutil.copytree(finished, tmp_path / "grid", symlinks=True)
+
+
+def tables(folder: Path) -> str:
+    names = ("table.csv", "table.md", "negatives.svg", "negatives.png")
+    content = b"".join((folder / "results" / "tiny" / name).read_bytes() for name in names)
+    return hashlib.sha256(content).hexdigest()
+
+
+def test_the_table_has_a_row_a_configuration_and_protocol(finished):
+    table = pd.read_csv(finished / "results" / "tiny" / "table.csv", dtype=str)
+    assert len(table) == 2 * 2 * 3
+    assert set(table["margin"]) == {"0", "eqco"}
+    assert set(table["protocol"]) == {"linear-lbfgs", "linear", "knn"}
+    assert set(table["seeds"]) == {"2"}
+    for row in table.itertuples():
+        raw = [float(value) for value in row.values.split()]
+        assert float(row.mean) == pytest.approx(sum(raw) / 2, abs=0.011)
+
+
+def test_the_progress_tells_cells_and_speed(finished):
+    log = (finished / "log.txt").read_text()
+    assert re.search(rf"\d+ of {CELLS} cells done, .*images/s", log)
+    assert "Finished jobid" not in log
+
+
+def test_again_does_nothing(grid):
+    assert ran(snakemake(grid)) == {}
+
+
+def test_a_cosmetic_edit_of_the_source_runs_nothing(grid):
+    for path in (grid / "eqco").glob("*.py"):
+        path.write_text(path.read_text() + "\n# a comment\n")
+    assert ran(snakemake(grid)) == {}
+
+
+def test_file_times_alone_run_nothing(grid):
+    for path in (grid / "data").rglob("*"):
+        os.utime(path)
+    assert ran(snakemake(grid)) == {}
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "new"),
+    [("seeds", [0, 1, 7], 4), ("negatives", [1, 16, 64], 4), ("margins", [0, "eqco", "inf"], 4)],
+)
+def test_a_new_value_runs_the_new_cells_alone(grid, key, values, new):
+    change(grid, {f"grid.0.{key}": values})
+    expected = {"pretrain": new, "linear_eval": new, "knn_eval": new, "table": 1, "all": 1}
+    assert jobs(snakemake(grid, "-n").stdout) == expected
+
+
+def test_one_changed_seed_trains_one_seed_and_leaves_the_rest_as_it_was(grid):
+    old = {
+        path: path.read_bytes()
+        for path in grid.glob("results/tiny/cells/*/*/*/seed~0/*.safetensors")
+    }
+    assert len(old) == 4
+    change(grid, {"grid.0.seeds": [0, 2]})
+    assert ran(snakemake(grid, "--cores", "2"))["pretrain"] == 4
+    assert all(path.read_bytes() == content for path, content in old.items())
+    table = pd.read_csv(grid / "results" / "tiny" / "table.csv")
+    assert len(table) == 12
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"pretrain.lr": 0.02}, {"pretrain": 8, "linear_eval": 8, "knn_eval": 8}),
+        ({"alpha": 512}, {"pretrain": 4, "linear_eval": 4, "knn_eval": 4}),
+        ({"evaluate.knn.k": 7}, {"knn_eval": 8}),
+        ({"evaluate.linear.lr": 3.0}, {"linear_eval": 8}),
+    ],
+    ids=str,
+)
+def test_a_changed_parameter_runs_what_depends_on_it(grid, changes, expected):
+    change(grid, changes)
+    assert jobs(snakemake(grid, "-n").stdout) == {**expected, "table": 1, "all": 1}
+
+
+def test_the_same_study_gives_the_same_bytes(grid):
+    before = tables(grid)
+    shutil.rmtree(grid / "results")
+    shutil.rmtree(grid / ".snakemake")
+    assert ran(snakemake(grid, "--cores", "2"))["pretrain"] == CELLS
+    assert tables(grid) == before
+
+
+def test_a_mistake_in_the_study_stops_before_any_job(grid):
+    change(grid, {"grid.0.negatives": [1, 300]})
+    done = snakemake(grid)
+    assert done.returncode == 1
+    assert "tiny.yaml: grid.0.negatives.1: 300: simo allows 1 to 255" in done.stdout
+    assert "Job stats" not in done.stdout
+
+
+def test_values_on_the_command_line_are_refused(grid):
+    """The jobs read the file: what Snakemake would plan differently must not run."""
+    before = tables(grid)
+    done = snakemake(grid, "--cores", "2", "--config", "temperature=0.5")
+    assert done.returncode == 1
+    assert "tiny.yaml: the jobs read this file alone" in done.stdout
+    assert tables(grid) == before
+    assert ran(snakemake(grid)) == {}
+
+
+def test_the_default_study_is_the_demo(grid):
+    (grid / "params").mkdir()
+    shutil.copy(ROOT / "params" / "demo.yaml", grid / "params")
+    command = [sys.executable, "-m", "snakemake", "-n"]
+    done = subprocess.run(command, cwd=grid, capture_output=True, text=True, check=False)
+    assert jobs(done.stdout + done.stderr)["pretrain"] == 50
+
+
+def test_parsing_the_workflow_imports_no_torch(grid):
+    code = (
+        "import sys, snakemake.cli\n"
+        "try: snakemake.cli.main(['-n', '--configfile', 'tiny.yaml'])\n"
+        "except SystemExit: pass\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(grid)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=grid, env=environment, capture_output=True, check=False
+    )
+    assert done.returncode == 0

@@ -1,0 +1,63 @@
+# Each step is a command of the installed package: an edit of its source re-runs nothing. What a
+# cell depends on is in `params`: the hash of its resolved configuration, the protocols' settings.
+rule pretrain:
+    input:
+        manifest=rules.prepare.output.manifest,
+    output:
+        encoder=f"{CELL_FOLDER}/encoder.safetensors",
+        config=f"{CELL_FOLDER}/config.json",
+        summary=f"{CELL_FOLDER}/pretrain.json",
+    log:
+        f"{CELL_FOLDER}/pretrain.log",
+    conda:
+        ENVIRONMENT
+    threads: 1
+    params:
+        study=STUDY_FILE,
+        cell=CELL,
+        hash=expected_hash,
+    shell:
+        "python -m eqco pretrain {params.study:q} --cell {params.cell:q} --expect {params.hash}"
+        " --data $(dirname {input.manifest:q}) --out $(dirname {output.encoder:q})"
+        " --threads {threads} > {log:q} 2>&1"
+
+
+rule linear_eval:
+    input:
+        encoder=rules.pretrain.output.encoder,
+    output:
+        f"{CELL_FOLDER}/linear.json",
+    log:
+        f"{CELL_FOLDER}/linear.log",
+    priority: 1  # before the next pretraining: cells are finished one by one
+    conda:
+        ENVIRONMENT
+    threads: 1
+    params:
+        study=STUDY_FILE,
+        data=DATA,
+        linear=canonical(STUDY.evaluate.linear.model_dump()),
+        linear_lbfgs=canonical(STUDY.evaluate.linear_lbfgs.model_dump()),
+    shell:
+        "python -m eqco linear-eval {params.study:q} --encoder {input.encoder:q}"
+        " --data {params.data:q} --out {output:q} --threads {threads} > {log:q} 2>&1"
+
+
+rule knn_eval:
+    input:
+        encoder=rules.pretrain.output.encoder,
+    output:
+        f"{CELL_FOLDER}/knn.json",
+    log:
+        f"{CELL_FOLDER}/knn.log",
+    priority: 1
+    conda:
+        ENVIRONMENT
+    threads: 1
+    params:
+        study=STUDY_FILE,
+        data=DATA,
+        knn=canonical(STUDY.evaluate.knn.model_dump()),
+    shell:
+        "python -m eqco knn-eval {params.study:q} --encoder {input.encoder:q}"
+        " --data {params.data:q} --out {output:q} --threads {threads} > {log:q} 2>&1"

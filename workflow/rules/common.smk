@@ -1,0 +1,52 @@
+# The study, its cells and where they lie. Nothing here imports torch: every cluster job parses it.
+import os
+import sys
+from pathlib import Path
+
+import pandas as pd
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import Paramspace
+
+from eqco.errors import InputError
+from eqco.grid import cells
+from eqco.params import canonical, config_hash, load_study, parse_study
+
+# What the commands run in; see the file.
+ENVIRONMENT = "../envs/python.yaml"
+# `python` in a rule is the one that runs Snakemake, whether its environment is activated or not.
+os.environ.update(
+    PATH=os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", "")
+)
+
+# Relative: it is a parameter of the jobs, and a folder that moved must not make them stale.
+STUDY_FILE = os.path.relpath((workflow.configfiles or ["--configfile"])[-1])
+
+try:
+    STUDY = load_study(Path(STUDY_FILE))
+    if parse_study(config, STUDY_FILE) != STUDY:
+        raise InputError(
+            f"{STUDY_FILE}: the jobs read this file alone: "
+            "write there what --config or another --configfile says"
+        )
+    CELLS = cells(STUDY, STUDY_FILE)
+except InputError as error:
+    raise WorkflowError(str(error))
+
+CONFIG_HASH = {path: config_hash(STUDY.resolve(cell)) for path, cell in CELLS.items()}
+DATA = f"data/{STUDY.data.name}"
+RESULTS = f"results/{STUDY.study}"
+
+# One column an axis, as text: a path is method~simo/negatives~16/margin~eqco/seed~0.
+AXES = pd.DataFrame(
+    dict(axis.split("~", 1) for axis in path.split("/")) for path in CELLS
+)
+CELL = Paramspace(AXES).wildcard_pattern
+CELL_FOLDER = f"{RESULTS}/cells/{CELL}"
+
+
+def expected_hash(wildcards):
+    return CONFIG_HASH[CELL.format(**wildcards)]
+
+
+wildcard_constraints:
+    **{axis: "[^/~]+" for axis in AXES},
