@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import torch
 
 ENCODER, CONFIG, SUMMARY = "encoder.safetensors", "config.json", "pretrain.json"
+MADE_BY = "made_by"
 EVALUATIONS = ("linear.json", "knn.json")
 
 
@@ -30,7 +31,8 @@ def save_encoder(path: Path, encoder: "torch.nn.Module", config: dict[str, Any],
     from safetensors.torch import save
 
     tensors = {name: tensor.cpu().contiguous() for name, tensor in encoder.state_dict().items()}
-    write(path, save(tensors, {"config": canonical(config), "dataset": data}))
+    # one entry: safetensors writes several in an order that changes from run to run
+    write(path, save(tensors, {MADE_BY: canonical({"config": config, "dataset": data})}))
 
 
 def read_encoder(path: Path) -> SavedEncoder:
@@ -39,12 +41,12 @@ def read_encoder(path: Path) -> SavedEncoder:
 
     try:
         with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
+            made_by = json.loads((file.metadata() or {})[MADE_BY])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return SavedEncoder(json.loads(metadata["config"]), metadata["dataset"], tensors)
+        return SavedEncoder(made_by["config"], made_by["dataset"], tensors)
     except FileNotFoundError:
         raise InputError(f"{path}: is missing; `python -m eqco pretrain` makes it") from None
-    except (SafetensorError, KeyError, ValueError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: is not an encoder of this project: {error}") from None
 
 

@@ -32,6 +32,16 @@ def test_an_encoder_file_holds_its_weights_and_what_made_them(tmp_path, encoder,
         assert torch.equal(tensor, saved.tensors[name])
 
 
+def test_the_same_encoder_gives_the_same_bytes(tmp_path, encoder, config):
+    """Also of many tries: a hash map's order would show."""
+    path = tmp_path / "encoder.safetensors"
+    contents = set()
+    for _ in range(20):
+        results.save_encoder(path, encoder, config, "data")
+        contents.add(path.read_bytes())
+    assert len(contents) == 1
+
+
 def test_a_damaged_encoder_file_is_refused(tmp_path, encoder, config):
     path = tmp_path / "encoder.safetensors"
     with pytest.raises(InputError, match="is missing"):
