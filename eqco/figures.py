@@ -1,9 +1,12 @@
 """Accuracy against the number of negatives, as a figure."""
 
+from io import BytesIO
 from pathlib import Path
 
 import matplotlib as mpl
 import pandas as pd
+
+from eqco.files import write
 
 mpl.use("agg")
 
@@ -67,6 +70,8 @@ def negatives(accuracies: pd.DataFrame, title: str, stem: Path) -> None:
         lines_and_labels = axes[0].get_legend_handles_labels()
         figure.legend(*lines_and_labels, loc="outside lower center", ncols=3, fontsize=8)
         figure.suptitle(title)
-        figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None})
-        figure.savefig(stem.with_suffix(".png"), dpi=150, metadata={"Software": None})
+        for suffix, metadata in ((".svg", {"Date": None}), (".png", {"Software": None})):
+            drawn = BytesIO()
+            figure.savefig(drawn, format=suffix[1:], dpi=150, metadata=metadata)
+            write(stem.with_suffix(suffix), drawn.getvalue())
         plt.close(figure)
