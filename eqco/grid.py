@@ -5,19 +5,31 @@ from itertools import product
 from eqco.errors import InputError
 from eqco.params import Block, Cell, Study
 
+AXES = {  # of a cell, in the order of its path, and the block's key that lists their values
+    "method": "methods",
+    "loss": "losses",
+    "negatives": "negatives",
+    "margin": "margins",
+    "alpha": "alphas",
+    "temperature": "temperatures",
+    "batch": "batches",
+    "lr": "lrs",
+    "seed": "seeds",
+}
+
 
 def axes(study: Study) -> list[str]:
     """The axes that name a cell of this study, in the order of its path.
 
-    Method, negatives, margin and seed are always there; alpha and temperature where a block of the
-    grid makes them an axis.
+    Method, negatives, margin and seed are always there; the others where a block of the grid makes
+    them an axis.
     """
-    optional = [
+    always = ("methods", "negatives", "margins", "seeds")
+    return [
         name
-        for name in ("alpha", "temperature")
-        if any(getattr(block, f"{name}s") for block in study.grid)
+        for name, key in AXES.items()
+        if key in always or any(getattr(block, key) for block in study.grid)
     ]
-    return ["method", "negatives", "margin", *optional, "seed"]
 
 
 def text(value: str | float) -> str:
@@ -48,18 +60,17 @@ def cells(study: Study, source: str = "study") -> dict[str, Cell]:
 
 
 def _expand(study: Study, block: Block) -> list[tuple[Cell, dict[str, str | float]]]:
-    names = ("method", "negatives", "margin", "alpha", "temperature", "seed")
-    lists = (
-        block.methods,
-        block.negatives,
-        block.margins,
-        block.alphas or [study.alpha],
-        block.temperatures or [study.temperature],
-        block.seeds,
-    )
+    defaults: dict[str, str | float] = {
+        "loss": "info-nce",
+        "alpha": study.alpha,
+        "temperature": study.temperature,
+        "batch": study.pretrain.batch,
+        "lr": study.pretrain.lr,
+    }
+    lists = [getattr(block, key) or [defaults[name]] for name, key in AXES.items()]
     expanded = []
     for combination in product(*lists):
-        values: dict[str, str | float] = dict(zip(names, combination, strict=True))
+        values: dict[str, str | float] = dict(zip(AXES, combination, strict=True))
         # α is a part of the cell only where the loss reads it.
         alpha = values["alpha"] if values["margin"] == "eqco" else None
         expanded.append((Cell.model_validate({**values, "alpha": alpha}), values))

@@ -1,32 +1,44 @@
-"""Which K of the other keys are a query's negatives."""
+"""Which K candidates are an anchor's negatives."""
 
 import torch
 from torch import Tensor
 
 
-def sample_others(n: int, k: int, generator: torch.Generator, *, shared: bool = True) -> Tensor:
-    """Draw k of the n − 1 other keys of the batch for each of its n queries.
+def sample(
+    anchors: int, candidates: int, k: int, generator: torch.Generator, *, shared: bool = True
+) -> Tensor:
+    """Draw k of the candidates of every anchor.
 
     Args:
-        n: batch, n ≥ 2.
-        k: negatives of each query, 1 ≤ k ≤ n − 1.
+        anchors: A, of the step.
+        candidates: that each anchor has.
+        k: negatives of each anchor, 1 ≤ k ≤ candidates.
         generator: the source of randomness; its device is the result's.
-        shared: one draw for all queries, as in EqCo's released code: a random subset of the n − 1
-            off-diagonal columns, column j of query i being key j where j < i, else key j + 1.
-            Otherwise a draw for each query.
+        shared: one draw for all anchors, as in EqCo's released code; otherwise a draw for each.
 
     Returns:
-        Indices of keys (n, k) int64, in each row distinct and none equal to the row's own.
+        Indices of candidates (A, k) int64, in each row distinct.
 
     Raises:
         ValueError: when k is out of its range.
     """
-    if not 1 <= k <= n - 1:
-        raise ValueError(f"K must be in 1 … {n - 1} at batch {n}; got {k}")
+    if not 1 <= k <= candidates:
+        raise ValueError(f"K must be in 1 … {candidates}; got {k}")
     device = generator.device
     if shared:
-        column = torch.randperm(n - 1, generator=generator, device=device)[:k]  # (k,)
-    else:
-        column = torch.rand(n, n - 1, generator=generator, device=device).argsort(dim=1)[:, :k]
-    own = torch.arange(n, device=device)[:, None]  # (n, 1)
-    return column + (column >= own)  # (n, k)
+        drawn = torch.randperm(candidates, generator=generator, device=device)[:k]
+        return drawn.expand(anchors, k)
+    return torch.rand(anchors, candidates, generator=generator, device=device).argsort(dim=1)[:, :k]
+
+
+def others(column: Tensor, own: Tensor) -> Tensor:
+    """Columns of the n − 1 others as indices among all n: those from the own index on move up.
+
+    Args:
+        column: in 0 … n − 2, (A, k).
+        own: each anchor's own index in 0 … n − 1, (A,).
+
+    Returns:
+        Indices (A, k), none equal to the row's own.
+    """
+    return column + (column >= own[:, None])

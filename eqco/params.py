@@ -7,7 +7,6 @@ one source: ``params/schema.json`` is generated from them, for editors.
 import hashlib
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,6 +22,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from eqco.errors import InputError
+from eqco.methods import METHODS
 
 
 def _number(value: Any) -> Any:
@@ -51,11 +51,18 @@ Count = Annotated[int, Field(ge=1)]
 Margin = Annotated[float | Literal["eqco"], BeforeValidator(_margin)]
 # A name becomes a folder: no separator, no leading dot, nothing that a shell reads.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
-Method = Literal["simo"]
+Loss = Literal["info-nce", "dclw", "dual-temperature", "info-nce-rescaled", "dcl-rescaled"]
 
-NEGATIVES_LIMIT: dict[str, tuple[Callable[[int], int], str]] = {
-    "simo": (lambda batch: batch - 1, "K is at most batch - 1, the other keys of the batch"),
-}
+
+def _method(value: Any) -> Any:
+    if value not in METHODS:
+        raise PydanticCustomError(
+            "allowed", "must be one of {names}", {"names": ", ".join(METHODS)}
+        )
+    return value
+
+
+Method = Annotated[str, BeforeValidator(_method), Field(json_schema_extra={"enum": list(METHODS)})]
 
 
 class Section(BaseModel):
@@ -189,12 +196,21 @@ class Augment(Section):
 class Network(Section):
     """The encoder: a backbone, whose features are evaluated, and a projector for the loss."""
 
-    backbone: Literal["conv5"]
+    backbone: Literal["conv5", "resnet18", "resnet50"]
     stride: Literal[1, 2] = Field(
-        2, description="of the first convolution: 1 for images under 16 pixels"
+        2, description="conv5's first convolution: 1 for images under 16 pixels"
     )
-    projector: Annotated[list[Count], Field(min_length=2, max_length=2)] = Field(
-        description="[hidden, output] widths of the two-layer projector"
+    stem: Literal["small", "large"] = Field(
+        "large", description="a ResNet's: large is ImageNet's, small is 3 x 3 without a pool"
+    )
+    batch_norm_groups: Count = Field(
+        1, description="batch norm over so many groups of the batch, as on so many GPUs"
+    )
+    projector: Annotated[list[Count], Field(min_length=1)] = Field(
+        description="widths of the projector's layers, the last is the embedding's"
+    )
+    projector_norm: Literal["all", "hidden", "none"] = Field(
+        "all", description="which of the projector's layers batch norm follows"
     )
 
 
@@ -215,6 +231,10 @@ class Pretrain(Section):
     sampling: Literal["shared", "independent"] = Field(
         "shared",
         description="one draw of K negatives shared by all queries of a step, or a draw a query",
+    )
+    symmetric: bool = Field(False, description="both views are queries; for moco and simmoco")
+    queue: Count | None = Field(
+        None, description="length of moco's queue, K without it, or of nnclr's support set"
     )
 
 
@@ -249,6 +269,14 @@ class Evaluate(Section):
     knn: KNN = KNN()
 
 
+class LossSettings(Section):
+    """What the losses read that are not an InfoNCE with a margin."""
+
+    inter: Positive = Field(1.0, description="τ_β of the dual temperature; its τ_α is τ")
+    sigma: Positive = Field(0.5, description="σ of DCLW's weight")
+    detach: bool = Field(True, description="whether DCLW's weight is a constant for the gradient")
+
+
 class Block(Section):
     """A block of the grid: every combination of its lists is a cell."""
 
@@ -257,11 +285,20 @@ class Block(Section):
     margins: Annotated[list[Margin], Field(min_length=1)] = Field(
         description="m: 0 (InfoNCE), a number, eqco (τ log(α/K)), inf (DCL)"
     )
+    losses: Annotated[list[Loss], Field(min_length=1)] | None = Field(
+        None, description="as an axis, in place of InfoNCE with a margin"
+    )
     alphas: Annotated[list[Positive], Field(min_length=1)] | None = Field(
         None, description="α, as an axis, in place of the study's"
     )
     temperatures: Annotated[list[Positive], Field(min_length=1)] | None = Field(
         None, description="τ, as an axis, in place of the study's"
+    )
+    batches: Annotated[list[Annotated[int, Field(ge=2)]], Field(min_length=1)] | None = Field(
+        None, description="N, as an axis, in place of the recipe's"
+    )
+    lrs: Annotated[list[Positive], Field(min_length=1)] | None = Field(
+        None, description="the learning rate, as an axis, in place of the recipe's"
     )
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1)]
 
@@ -270,10 +307,13 @@ class Cell(Section):
     """One point of the grid: one pretraining."""
 
     method: Method
+    loss: Loss = "info-nce"
     negatives: int
     margin: Margin
     alpha: float | None = Field(description="None where the margin does not depend on it")
     temperature: float
+    batch: int
+    lr: float
     seed: int
 
 
@@ -286,22 +326,38 @@ class Study(Section):
     network: Network
     pretrain: Pretrain
     evaluate: Evaluate = Evaluate()
+    loss: LossSettings = LossSettings()
     alpha: Positive = Field(description="α, the number of negatives that EqCo stands in for")
     temperature: Positive = Field(description="τ")
     grid: Annotated[list[Block], Field(min_length=1)]
 
     @model_validator(mode="after")
     def _possible(self) -> "Study":
-        batch, images = self.pretrain.batch, self.data.train_size
-        if images is not None and batch > images:
-            _refuse("pretrain.batch", batch, f"the data has {images} training images")
+        recipe, images, groups = self.pretrain, self.data.train_size, self.network.batch_norm_groups
         for b, block in enumerate(self.grid):
-            for i, k in enumerate(block.negatives):
-                for method in block.methods:
-                    limit, why = NEGATIVES_LIMIT[method]
-                    if k > limit(batch):
-                        key = f"grid.{b}.negatives.{i}"
-                        _refuse(key, k, f"{method} allows 1 to {limit(batch)}: {why}")
+            batches = [(f"grid.{b}.batches.{i}", n) for i, n in enumerate(block.batches or [])]
+            for key, batch in batches or [("pretrain.batch", recipe.batch)]:
+                if images is not None and batch > images:
+                    _refuse(key, batch, f"the data has {images} training images")
+                if batch % groups:
+                    _refuse(key, batch, f"must be a multiple of batch_norm_groups, {groups}")
+                for i, k in enumerate(block.negatives):
+                    for method in block.methods:
+                        most = METHODS[method].candidates(batch, recipe.queue)
+                        if most is not None and k > most:
+                            key = f"grid.{b}.negatives.{i}"
+                            what = f"the negatives to draw from at batch {batch}"
+                            _refuse(key, k, f"{method} allows 1 to {most}, {what}")
+            for i, method in enumerate(block.methods):
+                key = f"grid.{b}.methods.{i}"
+                if recipe.symmetric and not METHODS[method].symmetric:
+                    able = ", ".join(name for name, entry in METHODS.items() if entry.symmetric)
+                    _refuse(key, method, f"pretrain.symmetric is a choice of {able} alone")
+                if method == "nnclr" and not recipe.queue:
+                    _refuse(key, method, "needs pretrain.queue, the length of its support set")
+            for i, loss in enumerate(block.losses or []):
+                if loss != "info-nce" and block.margins != [0]:
+                    _refuse(f"grid.{b}.losses.{i}", loss, "has no margin: margins must be [0]")
         return self
 
     def resolve(self, cell: Cell) -> dict[str, Any]:
@@ -309,7 +365,11 @@ class Study(Section):
         parts = self.model_dump(mode="json", include={"data", "augment", "network", "pretrain"})
         parts["data"].pop("root", None)  # where the files lie is not what they are
         parts["data"].pop("path", None)
-        return {**parts, "cell": cell.model_dump(mode="json")}
+        for axis in ("batch", "lr"):  # the cell's stand in place of the recipe's
+            del parts["pretrain"][axis]
+        reads_settings = cell.loss in ("dclw", "dual-temperature")
+        settings = self.loss.model_dump(mode="json") if reads_settings else None
+        return {**parts, "loss": settings, "cell": cell.model_dump(mode="json")}
 
 
 def _refuse(key: str, value: Any, allowed: str) -> None:

@@ -13,8 +13,10 @@ from torch import Tensor
 from eqco.augment import Augmentation
 from eqco.data import load, read_manifest
 from eqco.errors import InputError
-from eqco.methods import SiMo
+from eqco.methods import METHODS
+from eqco.methods.base import Contrastive
 from eqco.networks import Encoder
+from eqco.objectives import Objective, objective
 from eqco.params import Cell, Study
 
 STREAMS = ("weights", "order", "views", "negatives")
@@ -63,7 +65,7 @@ def pretrain(
         report: called after each epoch with its entry of the history.
 
     Returns:
-        The query encoder, and for each epoch ``epoch``, ``loss`` (mean, nats), ``lr`` (at its end),
+        The encoder, and for each epoch ``epoch``, ``loss`` (mean, nats), ``lr`` (at its end),
         ``images`` and ``images_per_s``.
 
     Raises:
@@ -72,24 +74,22 @@ def pretrain(
     recipe = study.pretrain
     manifest = read_manifest(data)
     images = load(data, "train", study.data.train_size)["images"].to(device)  # (M, C, H, W) uint8
-    if recipe.batch > len(images):
-        raise InputError(
-            f"pretrain.batch: {recipe.batch}: {data} has {len(images)} training images"
-        )
+    if cell.batch > len(images):
+        raise InputError(f"pretrain.batch: {cell.batch}: {data} has {len(images)} training images")
     mean, std = (torch.tensor(manifest[name], device=device) for name in ("mean", "std"))
     augment = Augmentation(study.augment, mean, std)
     with torch.random.fork_rng():
         torch.manual_seed(draw_seed(cell.seed, "weights", 0))
         encoder = Encoder(study.network, channels=images.shape[1])
-    shared = recipe.sampling == "shared"
-    model = SiMo(encoder, cell, ema=recipe.ema, shared=shared).to(device).train()
+        model = METHODS[cell.method].build(encoder, cell, recipe).to(device).train()
+    loss_of = objective(cell, study.loss)
     optimizer = torch.optim.SGD(
-        model.query.parameters(),
-        lr=recipe.lr,
+        [parameter for parameter in model.parameters() if parameter.requires_grad],
+        lr=cell.lr,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
     )
-    steps_per_epoch = len(images) // recipe.batch  # the last, smaller batch is dropped
+    steps_per_epoch = len(images) // cell.batch  # the last, smaller batch is dropped
     steps = recipe.epochs * steps_per_epoch
     history: list[dict[str, float]] = []
     for epoch in range(recipe.epochs):
@@ -99,13 +99,14 @@ def pretrain(
         visit = torch.randperm(len(images), generator=generator).to(device)  # (M,)
         for i in range(steps_per_epoch):
             step = epoch * steps_per_epoch + i
-            lr = learning_rate(step, steps, recipe.warmup_epochs * steps_per_epoch, recipe.lr)
+            lr = learning_rate(step, steps, recipe.warmup_epochs * steps_per_epoch, cell.lr)
             optimizer.param_groups[0]["lr"] = lr
-            batch = images[visit[i * recipe.batch : (i + 1) * recipe.batch]]  # (N, C, H, W) uint8
-            loss = _step(model, batch, augment, cell.seed, step)
+            batch = images[visit[i * cell.batch : (i + 1) * cell.batch]]  # (N, C, H, W) uint8
+            loss = _step(model, loss_of, batch, augment, cell.seed, step)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            model.after_step()
             total += loss.detach()
         mean_loss = float(total) / steps_per_epoch
         seconds = time.perf_counter() - start
@@ -114,21 +115,28 @@ def pretrain(
                 "epoch": epoch + 1,
                 "loss": mean_loss,
                 "lr": lr,
-                "images": steps_per_epoch * recipe.batch,
-                "images_per_s": steps_per_epoch * recipe.batch / seconds,
+                "images": steps_per_epoch * cell.batch,
+                "images_per_s": steps_per_epoch * cell.batch / seconds,
             }
         )
         report(history[-1])
         if not math.isfinite(mean_loss):
             raise InputError(
                 f"the loss is {mean_loss} after epoch {epoch + 1} of {recipe.epochs}: "
-                f"pretrain.lr: {recipe.lr}: a lower rate may train"
+                f"pretrain.lr: {cell.lr}: a lower rate may train"
             )
     return encoder, history
 
 
-def _step(model: SiMo, batch: Tensor, augment: Augmentation, seed: int, step: int) -> Tensor:
-    """The mean loss of one step: two views of each image, then the method."""
+def _step(
+    model: Contrastive,
+    loss_of: Objective,
+    batch: Tensor,
+    augment: Augmentation,
+    seed: int,
+    step: int,
+) -> Tensor:
+    """The mean loss of one step: two views of each image, the method's similarities, the loss."""
     views = augment(batch.repeat(2, 1, 1, 1), draw_seed(seed, "views", step))  # (2N, C, H, W)
     negatives = torch.Generator(batch.device).manual_seed(draw_seed(seed, "negatives", step))
-    return model(*views.chunk(2), negatives).mean()
+    return loss_of(*model(*views.chunk(2), negatives)).mean()

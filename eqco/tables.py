@@ -6,19 +6,17 @@ from typing import Any
 
 import pandas as pd
 
-from eqco.grid import cells, text
+from eqco.grid import axes, cells, text
 from eqco.params import Cell, Study
 from eqco.results import read_cell
 
 PROTOCOLS = ("linear-lbfgs", "linear", "knn")
-CONFIGURATION = ["method", "negatives", "margin", "alpha", "temperature", "protocol"]
-COLUMNS = [*CONFIGURATION, "seeds", "mean", "std", "values"]
 
 
 def effective_alpha(cell: Cell) -> float:
     """α = K exp(m/τ): the number of negatives whose plain InfoNCE a cell's loss weighs like.
 
-    EqCo's own α for its margin; K for margin 0; infinite for margin ∞ (DCL).
+    EqCo's own α for its margin; K for margin 0; infinite for margin ∞ (DCL). Of InfoNCE alone.
     """
     if cell.margin == "eqco":
         assert cell.alpha is not None
@@ -40,34 +38,42 @@ def read_study(
         source: the study file's name, for messages.
 
     Returns:
-        A row a cell and protocol (the columns of CONFIGURATION, ``seed`` and ``accuracy`` in
-        percent), in the grid's order; and the summaries in the same order.
+        A row a cell and protocol, in the grid's order: its configuration (``loss``, ``batch`` and
+        ``lr`` where the study has them as axes), ``seed``, and ``accuracy`` in percent; and the
+        summaries, a cell each.
 
     Raises:
         InputError: when a cell's files are missing or belong to another run.
     """
-    rows, summaries = [], []
+    rows, summaries, named = [], [], axes(study)
     for path, cell in cells(study, source).items():
         summary, accuracies = read_cell(results / "cells" / path, study.resolve(cell))
         summaries.append(summary)
+        row = _configuration(cell, named)
         for protocol in PROTOCOLS:
             rows.append(
-                {
-                    "method": cell.method,
-                    "negatives": cell.negatives,
-                    "margin": text(cell.margin),
-                    "alpha": text(effective_alpha(cell)),
-                    "temperature": text(cell.temperature),
-                    "protocol": protocol,
-                    "seed": cell.seed,
-                    "accuracy": accuracies[protocol],
-                }
+                {**row, "protocol": protocol, "seed": cell.seed, "accuracy": accuracies[protocol]}
             )
     return pd.DataFrame(rows), summaries
 
 
+def _configuration(cell: Cell, named: list[str]) -> dict[str, int | str]:
+    has_margin = cell.loss == "info-nce"
+    columns: dict[str, int | str] = {
+        "method": cell.method,
+        "loss": cell.loss,
+        "negatives": cell.negatives,
+        "margin": text(cell.margin) if has_margin else "",
+        "alpha": text(effective_alpha(cell)) if has_margin else "",
+        "temperature": text(cell.temperature),
+        "batch": cell.batch,
+        "lr": text(cell.lr),
+    }
+    return {k: v for k, v in columns.items() if k not in ("loss", "batch", "lr") or k in named}
+
+
 def aggregate(accuracies: pd.DataFrame) -> pd.DataFrame:
-    """Mean, sample standard deviation and raw values over the seeds, in the order of COLUMNS.
+    """Mean, sample standard deviation and raw values over the seeds, a row a configuration.
 
     Numbers are text with two decimals; the standard deviation of one seed is empty.
     """
@@ -83,8 +89,9 @@ def aggregate(accuracies: pd.DataFrame) -> pd.DataFrame:
             }
         )
 
-    groups = accuracies.groupby(CONFIGURATION, sort=False)["accuracy"]
-    return groups.apply(over_seeds).unstack().reset_index()[COLUMNS]
+    configuration = [name for name in accuracies if name not in ("seed", "accuracy")]
+    groups = accuracies.groupby(configuration, sort=False)["accuracy"]
+    return groups.apply(over_seeds).unstack().reset_index()
 
 
 def markdown(table: pd.DataFrame) -> str:

@@ -69,6 +69,29 @@ def test_optional_axes_stand_in_every_path(study_with, tiny_values):
     assert (found[path].alpha, found[path].temperature) == (65536, 0.07)
 
 
+def test_a_batch_sweep_with_its_learning_rates(study_with, tiny_values):
+    block = {**tiny_values["grid"][0], "negatives": [1], "margins": [0], "seeds": [0]}
+    grid = [{**block, "batches": [n], "lrs": [0.001 * n]} for n in (32, 64)]
+    study = study_with({"grid": grid})
+    found = cells(study)
+    assert list(found) == [
+        "method~simo/negatives~1/margin~0/batch~32/lr~0.032/seed~0",
+        "method~simo/negatives~1/margin~0/batch~64/lr~0.064/seed~0",
+    ]
+    assert [(cell.batch, cell.lr) for cell in found.values()] == [(32, 0.032), (64, 0.064)]
+
+
+def test_losses_as_an_axis(study_with, tiny_values):
+    block = {**tiny_values["grid"][0], "negatives": [1], "seeds": [0]}
+    grid = [block, {**block, "margins": [0], "losses": ["dclw", "dual-temperature"]}]
+    assert list(cells(study_with({"grid": grid}))) == [
+        "method~simo/loss~info-nce/negatives~1/margin~0/seed~0",
+        "method~simo/loss~info-nce/negatives~1/margin~eqco/seed~0",
+        "method~simo/loss~dclw/negatives~1/margin~0/seed~0",
+        "method~simo/loss~dual-temperature/negatives~1/margin~0/seed~0",
+    ]
+
+
 def test_a_cell_in_two_blocks_is_an_error(study_with, tiny_values):
     block = tiny_values["grid"][0]
     study = study_with({"grid": [block, {**block, "negatives": [16]}]})

@@ -1,127 +1,284 @@
-"""SiMo against a plain re-statement of its step."""
+"""Every method against a plain re-statement of its step, anchor by anchor."""
 
 import copy
 import math
+from itertools import product
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eqco.methods import SiMo
-from eqco.negatives import sample_others
-from eqco.networks import Encoder
-from eqco.params import Cell, Network
+from eqco.methods import METHODS
+from eqco.methods.base import Contrastive, Queue
+from eqco.negatives import sample
+from eqco.networks import Encoder, GroupedBatchNorm2d
+from eqco.objectives import objective
+from eqco.params import Cell, LossSettings, Network, Pretrain
 
 NETWORK = Network(backbone="conv5", stride=1, projector=[16, 8])
 N, K = 12, 5
+LOSSES = [
+    {"loss": "info-nce", "margin": 0.0},
+    {"loss": "info-nce", "margin": "eqco", "alpha": 256.0},
+    {"loss": "info-nce", "margin": math.inf},
+    {"loss": "dclw", "margin": 0.0},
+    {"loss": "dual-temperature", "margin": 0.0},
+    {"loss": "info-nce-rescaled", "margin": 0.0},
+    {"loss": "dcl-rescaled", "margin": 0.0},
+]
 
 
-def cell(**changes) -> Cell:
+def cell(method: str, **changes) -> Cell:
     values = {
-        "method": "simo",
+        "method": method,
         "negatives": K,
-        "margin": "eqco",
-        "alpha": 256.0,
+        "margin": 0.0,
+        "alpha": None,
         "temperature": 0.2,
+        "batch": N,
+        "lr": 0.1,
         "seed": 0,
     }
     return Cell.model_validate({**values, **changes})
 
 
-def simo(chosen: Cell | None = None, *, ema: float = 0.9, shared: bool = True) -> SiMo:
+def recipe(method: str, **changes) -> Pretrain:
+    queue = 9 if method in ("moco", "nnclr") else None
+    values = {"epochs": 1, "batch": N, "lr": 0.1, "ema": 0.9, "queue": queue}
+    return Pretrain.model_validate({**values, **changes})
+
+
+def build(method: str, k: int = K, network: Network = NETWORK, **changes) -> Contrastive:
     torch.manual_seed(0)
-    return SiMo(Encoder(NETWORK, channels=1), chosen or cell(), ema=ema, shared=shared)
+    encoder = Encoder(network, channels=1)
+    model = METHODS[method].build(encoder, cell(method, negatives=k), recipe(method, **changes))
+    if hasattr(model, "key_encoder"):  # not the encoder's copy any more
+        for parameter in model.key_encoder.parameters():
+            parameter.data.mul_(0.7).add_(0.01)
+    return model
 
 
-def views(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return tuple(torch.rand(2, N, 1, 8, 8, generator=generator))
+def views(n: int = N) -> list[Tensor]:
+    return list(torch.rand(2, n, 1, 8, 8, generator=torch.Generator().manual_seed(1)))
 
 
-def step(model: SiMo, seed: int = 7) -> torch.Tensor:
-    return model(*views(), torch.Generator().manual_seed(seed))
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(7)
 
 
-def by_hand(model: SiMo, alpha_over_k: float, tau: float, seed: int = 7) -> torch.Tensor:
-    """The loss from copies of the encoders, query by query, exponential by exponential."""
-    query, key = copy.deepcopy(model.query), copy.deepcopy(model.key)
-    x1, x2 = views()
-    q = query(x1)
-    for a, b in zip(key.parameters(), query.parameters(), strict=True):
-        a.data = model.ema * a.data + (1 - model.ema) * b.data
-    k = key(x2)
-    others = sample_others(N, K, torch.Generator().manual_seed(seed), shared=model.shared)
-    losses = []
+def cosines(a: Tensor, others: list[Tensor]) -> list[float]:
+    return [F.cosine_similarity(a, b, dim=0).item() for b in others]
+
+
+def moved_key_encoder(model) -> nn.Module:
+    key = copy.deepcopy(model.key_encoder)
+    for a, b in zip(key.parameters(), model.encoder.parameters(), strict=True):
+        a.data = 0.9 * a.data + 0.1 * b.data
+    return key
+
+
+def rows_of_others(q: Tensor, k: Tensor, generator: torch.Generator, shared: bool):
+    """Each anchor with its positive and the drawn ones of a list without the positive."""
+    columns = sample(N, N - 1, K, generator, shared=shared).tolist()
     for i in range(N):
-        positive = math.exp(F.cosine_similarity(q[i], k[i], dim=0).item() / tau)
-        negatives = sum(
-            math.exp(F.cosine_similarity(q[i], k[j], dim=0).item() / tau) for j in others[i]
-        )
-        losses.append(-math.log(positive / (positive + alpha_over_k * negatives)))
-    return torch.tensor(losses)
+        rest = [k[j] for j in range(N) if j != i]
+        yield cosines(q[i], [k[i]]), cosines(q[i], [rest[c] for c in columns[i]])
 
 
-@pytest.mark.parametrize("shared", [True, False])
-@pytest.mark.parametrize(("margin", "factor"), [("eqco", 256 / K), (0.0, 1.0), (0.2, math.e)])
-def test_the_loss_of_every_query(margin, factor, shared):
-    alpha = 256.0 if margin == "eqco" else None
-    model = simo(cell(margin=margin, alpha=alpha), shared=shared)
-    for parameter in model.key.parameters():  # the key encoder is not the query's copy any more
-        parameter.data.mul_(0.7).add_(0.01)
-    expected = by_hand(model, factor, 0.2)
-    torch.testing.assert_close(step(model), expected, rtol=1e-5, atol=1e-5)
+def by_hand(model, method: str, generator: torch.Generator) -> list[tuple[list, list]]:
+    x1, x2 = views()
+    shared, symmetric = model.shared, model.recipe.symmetric
+    model = copy.deepcopy(model)
+    if method == "simclr":
+        z = model.encoder(torch.cat([x1, x2]))
+        columns = sample(2 * N, 2 * N - 2, K, generator, shared=shared).tolist()
+        rows = []
+        for i in range(2 * N):
+            rest = [z[j] for j in range(2 * N) if j % N != i % N]
+            drawn = [rest[c] for c in columns[i]]
+            rows.append((cosines(z[i], [z[(i + N) % (2 * N)]]), cosines(z[i], drawn)))
+        return rows
+    if method == "simco":
+        a, b = model.encoder(x1), model.encoder(x2)
+        return [*rows_of_others(a, b, generator, shared), *rows_of_others(b, a, generator, shared)]
+    if method == "nnclr":
+        z1, z2 = model.encoder(x1), model.encoder(x2)
+        p1, p2 = model.predictor(z1), model.predictor(z2)
+        near = []
+        for z in (z1, z2):
+            support = list(model.support.items)
+            near.append([max(support, key=lambda s, row=row: cosines(row, [s])) for row in z])
+        return [
+            *rows_of_others(near[0], p2, generator, shared),
+            *rows_of_others(near[1], p1, generator, shared),
+        ]
+    directions = [(x1, x2), (x2, x1)] if symmetric else [(x1, x2)]
+    queries = [model.encoder(a) for a, _ in directions]
+    key = moved_key_encoder(model)
+    keys = [key(b) for _, b in directions]
+    rows = []
+    for q, k in zip(queries, keys, strict=True):
+        if method == "moco":
+            columns = sample(N, 9, K, generator, shared=shared).tolist()
+            for i in range(N):
+                drawn = [model.queue.items[c] for c in columns[i]]
+                rows.append((cosines(q[i], [k[i]]), cosines(q[i], drawn)))
+        else:
+            rows += rows_of_others(q, k, generator, shared)
+    return rows
 
 
-def test_the_key_encoder_follows_by_moving_average_of_parameters_alone():
-    model = simo(ema=0.75)
-    before = [p.clone() for p in model.key.parameters()]
-    for parameter in model.query.parameters():
-        parameter.data.add_(1.0)
-    query_statistics = [b.clone() for b in model.query.buffers()]
-    key_statistics = [b.clone() for b in model.key.buffers()]
-    step(model)
-    for old, new, query in zip(
-        before, model.key.parameters(), model.query.parameters(), strict=True
-    ):
-        torch.testing.assert_close(new, 0.75 * old + 0.25 * query)
+VARIANTS = [
+    (method, {"sampling": sampling, "symmetric": symmetric})
+    for method, sampling, symmetric in product(METHODS, ("shared", "independent"), (False, True))
+    if METHODS[method].symmetric or not symmetric
+]
+
+
+@pytest.mark.parametrize(("method", "changes"), VARIANTS, ids=str)
+def test_the_similarities_of_every_anchor(method, changes):
+    model = build(method, **changes)
+    expected = by_hand(model, method, seeded())
+    positive, negatives = model(*views(), seeded())
+    both = changes["symmetric"] or method in ("simclr", "simco", "nnclr")
+    assert negatives.shape == ((2 if both else 1) * N, K)
+    found = [(s0.tolist(), s.tolist()) for s0, s in zip(positive[:, None], negatives, strict=True)]
+    for (s0, s), (e0, e) in zip(found, expected, strict=True):
+        assert s0 == pytest.approx(e0, abs=2e-5)
+        assert s == pytest.approx(e, abs=2e-5)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_where_the_gradient_flows(method):
+    model = build(method)
+    positive, negatives = model(*views(), seeded())
+    (negatives.sum() - positive.sum()).backward()
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert trained == {name for name, p in model.named_parameters() if p.grad is not None}
+    assert not any(name.startswith("key_encoder") for name in trained)
+    assert any(name.startswith("encoder") for name in trained)
+
+
+def test_simco_and_simclr_pass_gradient_into_the_keys_and_the_momentum_methods_do_not():
+    for method in METHODS:
+        model = build(method)
+        second = views()[1].requires_grad_()
+        positive, _ = model(views()[0], second, seeded())
+        positive[:N].sum().backward()  # the anchors of view 1
+        reaches = second.grad is not None and bool(second.grad.any())
+        assert reaches == (method in {"simclr", "simco", "nnclr"}), method
+
+
+@pytest.mark.parametrize("method", ["moco", "simo", "simmoco"])
+def test_the_key_encoder_follows_by_moving_average_of_parameters_alone(method):
+    model = build(method)
+    expected = moved_key_encoder(model)
+    statistics = [b.clone() for b in (*model.encoder.buffers(), *model.key_encoder.buffers())]
+    model(*views(), seeded())
+    for a, b in zip(model.key_encoder.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
     # both are in train mode: each has updated its own batch-norm statistics
-    for old, new in zip(query_statistics, model.query.buffers(), strict=True):
-        assert not torch.equal(old, new)
-    for old, new in zip(key_statistics, model.key.buffers(), strict=True):
-        assert not torch.equal(old, new)
+    now = (*model.encoder.buffers(), *model.key_encoder.buffers())
+    assert not any(torch.equal(a, b) for a, b in zip(statistics, now, strict=True))
 
 
-def test_gradient_goes_to_the_query_encoder_alone():
-    model = simo()
-    step(model).mean().backward()
-    assert all(p.grad is not None and p.grad.any() for p in model.query.parameters())
-    assert all(p.grad is None for p in model.key.parameters())
+@pytest.mark.parametrize("length", [3, 5, 8, 13])
+def test_a_queue_holds_the_last_embeddings(length):
+    queue = Queue(length, dim=2)
+    pushed = torch.arange(40.0).repeat(2, 1).T  # (40, 2)
+    for batch in pushed.split(5):
+        queue.push(batch)
+    held = sorted(queue.items[:, 0].tolist())
+    assert held == pushed[-length:, 0].tolist()
+    assert int(queue.oldest) == int(queue.items[:, 0].argmin())
+
+
+def test_moco_queues_the_keys_after_the_step():
+    model = build("moco", queue=2 * N, symmetric=True)
+    before = model.queue.items.clone()
+    model(*views(), seeded())
+    assert torch.equal(model.queue.items, before)
+    model.after_step()
+    assert torch.equal(model.queue.items, model.latest)
+
+
+def test_moco_without_a_length_has_a_queue_of_k():
+    model = build("moco", k=7, queue=None)
+    assert model.queue.items.shape == (7, 8)
+    assert model(*views(), seeded())[1].shape == (N, 7)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("changes", LOSSES, ids=str)
+def test_every_loss_on_every_method_falls(method, changes):
+    """Twelve images, thirty steps: the loss of the last five is below that of the first five."""
+    chosen = cell(method, **{"alpha": None, **changes})
+    model = build(method)
+    loss_of = objective(chosen, LossSettings())
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(trained, lr=0.05, momentum=0.9)
+    losses = []
+    for _ in range(30):
+        loss = loss_of(*model(*views(), seeded())).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        model.after_step()
+        losses.append(loss.item())
+    assert sum(losses[-5:]) < sum(losses[:5]) - 0.01
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_argument_changes_the_loss(method):
+    """Public code exists in which the margin argument does nothing."""
+
+    def loss(changes: dict, settings: LossSettings | None = None) -> float:
+        chosen = cell(method, **{"alpha": None, **changes})
+        model = build(method, k=chosen.negatives)
+        loss_of = objective(chosen, settings or LossSettings())
+        return loss_of(*model(*views(), seeded())).mean().item()
+
+    losses = [loss(changes) for changes in LOSSES]
+    losses += [loss({"margin": 0.3}), loss({"temperature": 0.1}), loss({"negatives": K + 1})]
+    losses += [loss({"margin": "eqco", "alpha": 512.0})]
+    losses += [loss({"loss": "dual-temperature"}, LossSettings(inter=0.3))]
+    losses += [loss({"loss": "dclw"}, LossSettings(sigma=0.3))]
+    assert len({round(value, 6) for value in losses}) == len(losses)
+
+
+def test_the_controls_have_the_scale_and_the_weights_that_they_say():
+    s0 = torch.tensor([0.9, 0.2, 0.5], requires_grad=True)
+    s = torch.rand(3, 31, generator=seeded()) - 0.5
+
+    def pull(**changes) -> Tensor:
+        loss = objective(cell("simo", **changes), LossSettings())(s0, s)
+        return -0.2 * torch.autograd.grad(loss.sum(), s0)[0]
+
+    plain, one = pull(), torch.ones(3)
+    torch.testing.assert_close(pull(margin=math.inf), one)
+    torch.testing.assert_close(pull(loss="info-nce-rescaled"), plain / plain.mean())
+    torch.testing.assert_close(pull(loss="dcl-rescaled"), one * plain.mean())
+
+
+# networks ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("norm", "kinds"),
     [
-        {"negatives": K + 1},
-        {"margin": 0.0, "alpha": None},
-        {"margin": math.inf, "alpha": None},
-        {"alpha": 512.0},
-        {"temperature": 0.1},
+        ("all", [nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear, nn.BatchNorm1d]),
+        ("hidden", [nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear]),
+        ("none", [nn.Linear, nn.ReLU, nn.Linear]),
     ],
-    ids=str,
 )
-def test_every_argument_changes_the_loss(change):
-    """Public code exists in which the margin argument does nothing."""
-    assert not torch.allclose(step(simo()), step(simo(cell(**change))))
-
-
-def test_the_draw_of_negatives_changes_the_loss():
-    assert not torch.allclose(step(simo(), seed=1), step(simo(), seed=2))
-
-
-def test_the_projector_has_batch_norm_after_both_layers():
-    kinds = [type(layer) for layer in Encoder(NETWORK, channels=1).projector]
-    assert kinds == [nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear, nn.BatchNorm1d]
+def test_the_projectors_of_the_papers(norm, kinds):
+    network = Network(backbone="conv5", projector=[16, 8], projector_norm=norm)
+    layers = Encoder(network, channels=1).projector
+    assert [type(layer) for layer in layers] == kinds
+    for layer, after in zip(layers, [*list(layers)[1:], None], strict=True):
+        if isinstance(layer, nn.Linear):
+            assert (layer.bias is None) == isinstance(after, nn.BatchNorm1d)
 
 
 @pytest.mark.parametrize(("size", "stride", "channels"), [(8, 1, 1), (28, 2, 1), (32, 2, 3)])
@@ -131,3 +288,52 @@ def test_conv5_gives_256_features(size, stride, channels):
     x = torch.rand(3, channels, size, size)
     assert encoder.backbone(x).shape == (3, 256)
     assert encoder(x).shape == (3, 8)
+
+
+@pytest.mark.parametrize(
+    ("name", "features", "stem", "size"),
+    [
+        ("resnet18", 512, "small", 32),
+        ("resnet18", 512, "large", 64),
+        ("resnet50", 2048, "large", 64),
+    ],
+)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_resnets(name, features, stem, size, channels):
+    network = Network(backbone=name, stem=stem, projector=[8])
+    encoder = Encoder(network, channels)
+    x = torch.rand(2, channels, size, size)
+    assert encoder.backbone(x).shape == (2, features)
+    assert encoder(x).shape == (2, 8)
+
+
+def test_grouped_batch_norm_is_batch_norm_of_every_group():
+    torch.manual_seed(0)
+    grouped, plain = GroupedBatchNorm2d(5, groups=4), nn.BatchNorm2d(5)
+    x = torch.randn(12, 5, 3, 3)
+    y = grouped(x)
+    means = []
+    for group in range(4):
+        rows = [i for i in range(12) if i % 4 == group]
+        fresh = nn.BatchNorm2d(5)
+        torch.testing.assert_close(y[rows], fresh(x[rows]))
+        means.append(fresh.running_mean)
+    torch.testing.assert_close(grouped.running_mean, torch.stack(means).mean(0))
+    plain.load_state_dict(grouped.state_dict())
+    torch.testing.assert_close(grouped.eval()(x), plain.eval()(x))
+
+
+def test_keys_are_shuffled_where_batch_norm_is_split():
+    """A key is normalised with other images than its query, and comes back in its own place."""
+    network = Network(backbone="conv5", stride=1, projector=[8], batch_norm_groups=3)
+    model = build("moco", network=network)
+    key_encoder, view = copy.deepcopy(model.key_encoder), views()[1]
+    straight = F.normalize(key_encoder(view))
+    order = torch.randperm(N, generator=seeded())
+    shuffled = F.normalize(key_encoder(view[order]))
+    expected = torch.empty_like(shuffled)
+    for place, image in enumerate(order.tolist()):
+        expected[image] = shuffled[place]
+    found = model.keys(view, seeded())
+    torch.testing.assert_close(found, expected)
+    assert not torch.allclose(found, straight, atol=1e-4)

@@ -68,7 +68,16 @@ def test_the_table_for_people(accuracies):
     [("eqco", 256.0, 256), (0.0, None, 16), (0.2, None, 16 * math.e), (math.inf, None, math.inf)],
 )
 def test_alpha_is_the_effective_number_of_negatives(margin, alpha, expected):
-    cell = Cell(method="simo", negatives=16, margin=margin, alpha=alpha, temperature=0.2, seed=0)
+    cell = Cell(
+        method="simo",
+        negatives=16,
+        margin=margin,
+        alpha=alpha,
+        temperature=0.2,
+        batch=256,
+        lr=0.1,
+        seed=0,
+    )
     assert tables.effective_alpha(cell) == pytest.approx(expected)
 
 
@@ -79,7 +88,7 @@ def test_the_figure_is_drawn_and_repeats_to_the_byte(accuracies, tmp_path):
         a, b = ((tmp_path / f"{stem}{suffix}").read_bytes() for stem in ("a", "b"))
         assert a == b
     svg = (tmp_path / "a.svg").read_text()
-    for label in ("InfoNCE (m = 0)", "negatives a query, K", "test accuracy"):
+    for label in ("InfoNCE (m = 0)", "negatives an anchor, K", "test accuracy"):
         assert f"<!-- {label}" in svg
     pixels = Image.open(tmp_path / "a.png").convert("RGB")
     colors = {color for _, color in pixels.getcolors(1 << 20)}
@@ -95,5 +104,14 @@ def test_lines_are_told_apart_by_what_varies(accuracies, tmp_path):
 
 
 def test_a_margin_too_large_for_the_exponential_is_an_infinite_alpha():
-    cell = Cell(method="simo", negatives=16, margin=1e6, alpha=None, temperature=0.2, seed=0)
+    cell = Cell(
+        method="simo",
+        negatives=16,
+        margin=1e6,
+        alpha=None,
+        temperature=0.2,
+        batch=256,
+        lr=0.1,
+        seed=0,
+    )
     assert tables.effective_alpha(cell) == math.inf

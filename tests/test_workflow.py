@@ -158,7 +158,7 @@ def test_a_mistake_in_the_study_stops_before_any_job(grid):
     change(grid, {"grid.0.negatives": [1, 300]})
     done = snakemake(grid)
     assert done.returncode == 1
-    assert "tiny.yaml: grid.0.negatives.1: 300: simo allows 1 to 255" in done.stdout
+    assert "tiny.yaml: grid.0.negatives.1: 300: simo allows 1 to 255, the" in done.stdout
     assert "Job stats" not in done.stdout
 
 

@@ -1,0 +1,113 @@
+"""What the methods share: an encoder, the draw of K negatives, a momentum key encoder."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from eqco.negatives import others, sample
+from eqco.networks import Encoder
+from eqco.params import Cell, Pretrain
+
+Similarities = tuple[Tensor, Tensor]  # positive (A,), negatives (A, K), of A anchors
+
+
+class Contrastive(nn.Module):
+    """Two views of a batch to similarities.
+
+    Args:
+        encoder: trained, and rated in the end.
+        cell: K.
+        recipe: queue length, moving average, how negatives are drawn, symmetry.
+    """
+
+    def __init__(self, encoder: Encoder, cell: Cell, recipe: Pretrain) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.k = cell.negatives
+        self.recipe = recipe
+        self.shared = recipe.sampling == "shared"
+
+    def forward(self, view1: Tensor, view2: Tensor, generator: torch.Generator) -> Similarities:
+        """Cosine similarities of every anchor for two views (N, C, H, W) of a batch.
+
+        The anchors are the N queries, or 2N where the method is symmetric: those of view 1 first.
+        """
+        raise NotImplementedError
+
+    def after_step(self) -> None:
+        """What changes once the gradient has been taken: queues."""
+
+    def others(self, s: Tensor, generator: torch.Generator) -> Similarities:
+        """The diagonal of s (N, N) and K of the others in each row."""
+        n = len(s)
+        column = sample(n, n - 1, self.k, generator, shared=self.shared)
+        return s.diagonal(), s.gather(1, others(column, torch.arange(n, device=s.device)))
+
+
+class MomentumContrastive(Contrastive):
+    """With a key encoder that follows the encoder by a moving average of its parameters.
+
+    Both stay in train mode, each with its own batch-norm statistics; the average comes between the
+    two forward passes, as in EqCo's released code.
+    """
+
+    def __init__(self, encoder: Encoder, cell: Cell, recipe: Pretrain) -> None:
+        super().__init__(encoder, cell, recipe)
+        self.key_encoder = copy.deepcopy(encoder).requires_grad_(False)
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """Move the key encoder towards the encoder."""
+        keys: list[Tensor] = list(self.key_encoder.parameters())
+        queries: list[Tensor] = list(self.encoder.parameters())
+        torch._foreach_lerp_(keys, queries, 1 - self.recipe.ema)
+
+    @torch.no_grad()
+    def keys(self, view: Tensor, generator: torch.Generator) -> Tensor:
+        """Unit keys (N, D) of a view, without gradient.
+
+        Shuffled for the forward pass where batch norm is split in groups: a query and its key are
+        then normalised with other images, and the group gives nothing away (MoCo's shuffle-BN).
+        """
+        if self.encoder.groups == 1:
+            return unit(self.key_encoder(view))
+        order = torch.randperm(len(view), generator=generator, device=view.device)
+        return unit(self.key_encoder(view[order]))[order.argsort()]
+
+
+def unit(x: Tensor) -> Tensor:
+    """Rows (N, D) of length 1, in float32."""
+    return F.normalize(x.float())
+
+
+class Queue(nn.Module):
+    """The last L unit embeddings, first in, first out; random ones until it is full.
+
+    Args:
+        length: L.
+        dim: D.
+    """
+
+    items: Tensor
+    oldest: Tensor
+
+    def __init__(self, length: int, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("items", F.normalize(torch.randn(length, dim)))  # (L, D)
+        self.register_buffer("oldest", torch.zeros((), dtype=torch.long))
+
+    def push(self, new: Tensor) -> None:
+        """Put embeddings (N, D) in place of the oldest; of more than L, the last L."""
+        length = len(self.items)
+        new = new[-length:]
+        place = (self.oldest + torch.arange(len(new), device=new.device)) % length
+        self.items[place] = new
+        self.oldest.add_(len(new)).remainder_(length)
+
+
+def join(*parts: Similarities) -> Similarities:
+    """The anchors of several directions, one after the other."""
+    positive, negatives = zip(*parts, strict=True)
+    return torch.cat(positive), torch.cat(negatives)

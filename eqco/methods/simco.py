@@ -1,0 +1,18 @@
+"""SimCo: one encoder, and negatives from the other view of the batch."""
+
+import torch
+from torch import Tensor
+
+from eqco.methods.base import Contrastive, Similarities, join, unit
+
+
+class SimCo(Contrastive):
+    """SimCo (arXiv 2203.17248): SimMoCo without the momentum encoder.
+
+    Both views are anchors, gradient flows into both sides; an anchor's negatives are K of the N − 1
+    other images in the other view.
+    """
+
+    def forward(self, view1: Tensor, view2: Tensor, generator: torch.Generator) -> Similarities:
+        s = unit(self.encoder(view1)) @ unit(self.encoder(view2)).T  # (N, N)
+        return join(self.others(s, generator), self.others(s.T, generator))

@@ -1,0 +1,22 @@
+"""SiMo and SimMoCo: a momentum key encoder, and negatives from the batch."""
+
+import torch
+from torch import Tensor
+
+from eqco.methods.base import MomentumContrastive, Similarities, join, unit
+
+
+class SiMo(MomentumContrastive):
+    """Simplified MoCo, without the queue (EqCo, arXiv 2010.01929).
+
+    View 1 goes through the encoder, view 2 through the key encoder; a query's negatives are K of
+    the N − 1 other keys of its batch. With ``symmetric``, also the other way round: SimMoCo (arXiv
+    2203.17248) in its "plus" version.
+    """
+
+    def forward(self, view1: Tensor, view2: Tensor, generator: torch.Generator) -> Similarities:
+        pairs = [(view1, view2), (view2, view1)] if self.recipe.symmetric else [(view1, view2)]
+        q = [unit(self.encoder(view)) for view, _ in pairs]  # (N, D) each
+        self.follow()
+        k = [self.keys(view, generator) for _, view in pairs]
+        return join(*(self.others(a @ b.T, generator) for a, b in zip(q, k, strict=True)))
