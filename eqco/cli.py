@@ -75,10 +75,10 @@ def pretrain(
     dataset = dataset_hash(read_manifest(data))
     epochs = parsed.pretrain.epochs
 
-    def report(epoch: dict[str, float]) -> None:
+    def report(epoch: dict[str, Any]) -> None:
         print(
             f"epoch {epoch['epoch']:.0f}/{epochs}  loss {epoch['loss']:.4f}  "
-            f"lr {epoch['lr']:.2e}  {epoch['images_per_s']:,.0f} images/s",
+            f"W {epoch['weight']:.3f}  lr {epoch['lr']:.2e}  {epoch['images_per_s']:,.0f} images/s",
             flush=True,
         )
 

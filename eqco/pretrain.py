@@ -4,19 +4,18 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from eqco.augment import Augmentation
 from eqco.data import load, read_manifest
+from eqco.diagnostics import NAMES, bound, measure
 from eqco.errors import InputError
 from eqco.methods import METHODS
-from eqco.methods.base import Contrastive
 from eqco.networks import Encoder
-from eqco.objectives import Objective, objective
+from eqco.objectives import objective
 from eqco.params import Cell, Study
 
 STREAMS = ("weights", "order", "views", "negatives")
@@ -53,8 +52,8 @@ def pretrain(
     data: Path,
     *,
     device: torch.device,
-    report: Callable[[dict[str, float]], None] = lambda epoch: None,
-) -> tuple[Encoder, list[dict[str, float]]]:
+    report: Callable[[dict[str, Any]], None] = lambda epoch: None,
+) -> tuple[Encoder, list[dict[str, Any]]]:
     """Train one cell.
 
     Args:
@@ -65,7 +64,8 @@ def pretrain(
         report: called after each epoch with its entry of the history.
 
     Returns:
-        The encoder, and for each epoch ``epoch``, ``loss`` (mean, nats), ``lr`` (at its end),
+        The encoder, and for each epoch ``epoch``, the means over its steps of what
+        ``diagnostics.measure`` gives, ``bound`` (``diagnostics.bound``), ``lr`` (at its end),
         ``images`` and ``images_per_s``.
 
     Raises:
@@ -91,10 +91,10 @@ def pretrain(
     )
     steps_per_epoch = len(images) // cell.batch  # the last, smaller batch is dropped
     steps = recipe.epochs * steps_per_epoch
-    history: list[dict[str, float]] = []
+    history: list[dict[str, Any]] = []
     for epoch in range(recipe.epochs):
         start = time.perf_counter()
-        total = torch.zeros((), device=device)
+        total = torch.zeros(len(NAMES), device=device)
         generator = torch.Generator().manual_seed(draw_seed(cell.seed, "order", epoch))
         visit = torch.randperm(len(images), generator=generator).to(device)  # (M,)
         for i in range(steps_per_epoch):
@@ -102,41 +102,32 @@ def pretrain(
             lr = learning_rate(step, steps, recipe.warmup_epochs * steps_per_epoch, cell.lr)
             optimizer.param_groups[0]["lr"] = lr
             batch = images[visit[i * cell.batch : (i + 1) * cell.batch]]  # (N, C, H, W) uint8
-            loss = _step(model, loss_of, batch, augment, cell.seed, step)
+            views = augment(batch.repeat(2, 1, 1, 1), draw_seed(cell.seed, "views", step))
+            draw = torch.Generator(device).manual_seed(draw_seed(cell.seed, "negatives", step))
+            positive, negatives = model(*views.chunk(2), draw)  # (A,), (A, K)
+            loss = loss_of(positive, negatives).mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             model.after_step()
-            total += loss.detach()
-        mean_loss = float(total) / steps_per_epoch
+            gradients = torch.cat([q.grad for q in model.latest_queries if q.grad is not None])
+            total += measure(loss, positive, negatives, gradients, cell)
         seconds = time.perf_counter() - start
+        means = dict(zip(NAMES, (total / steps_per_epoch).tolist(), strict=True))
         history.append(
             {
                 "epoch": epoch + 1,
-                "loss": mean_loss,
+                **means,
+                "bound": bound(cell, means["loss"]),
                 "lr": lr,
                 "images": steps_per_epoch * cell.batch,
                 "images_per_s": steps_per_epoch * cell.batch / seconds,
             }
         )
         report(history[-1])
-        if not math.isfinite(mean_loss):
+        if not math.isfinite(means["loss"]):
             raise InputError(
-                f"the loss is {mean_loss} after epoch {epoch + 1} of {recipe.epochs}: "
+                f"the loss is {means['loss']} after epoch {epoch + 1} of {recipe.epochs}: "
                 f"pretrain.lr: {cell.lr}: a lower rate may train"
             )
     return encoder, history
-
-
-def _step(
-    model: Contrastive,
-    loss_of: Objective,
-    batch: Tensor,
-    augment: Augmentation,
-    seed: int,
-    step: int,
-) -> Tensor:
-    """The mean loss of one step: two views of each image, the method's similarities, the loss."""
-    views = augment(batch.repeat(2, 1, 1, 1), draw_seed(seed, "views", step))  # (2N, C, H, W)
-    negatives = torch.Generator(batch.device).manual_seed(draw_seed(seed, "negatives", step))
-    return loss_of(*model(*views.chunk(2), negatives)).mean()

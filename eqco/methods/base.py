@@ -28,6 +28,15 @@ class Contrastive(nn.Module):
         self.k = cell.negatives
         self.recipe = recipe
         self.shared = recipe.sampling == "shared"
+        self.latest_queries: list[Tensor] = []
+
+    def queries(self, *embeddings: Tensor) -> list[Tensor]:
+        """Embeddings (N, D) as unit rows whose gradient is kept: the anchors, for diagnostics."""
+        self.latest_queries = [unit(x) for x in embeddings]
+        for q in self.latest_queries:
+            if q.requires_grad:
+                q.retain_grad()
+        return self.latest_queries
 
     def forward(self, view1: Tensor, view2: Tensor, generator: torch.Generator) -> Similarities:
         """Cosine similarities of every anchor for two views (N, C, H, W) of a batch.

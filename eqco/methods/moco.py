@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from eqco.methods.base import MomentumContrastive, Queue, Similarities, join, unit
+from eqco.methods.base import MomentumContrastive, Queue, Similarities, join
 from eqco.negatives import sample
 from eqco.networks import Encoder
 from eqco.params import Cell, Pretrain
@@ -23,7 +23,7 @@ class MoCo(MomentumContrastive):
 
     def forward(self, view1: Tensor, view2: Tensor, generator: torch.Generator) -> Similarities:
         pairs = [(view1, view2), (view2, view1)] if self.recipe.symmetric else [(view1, view2)]
-        q = [unit(self.encoder(view)) for view, _ in pairs]  # (N, D) each
+        q = self.queries(*(self.encoder(view) for view, _ in pairs))  # (N, D) each
         self.follow()
         k = [self.keys(view, generator) for _, view in pairs]
         self.latest = torch.cat(k)

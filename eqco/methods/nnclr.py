@@ -25,7 +25,8 @@ class NNCLR(Contrastive):
 
     def forward(self, view1: Tensor, view2: Tensor, generator: torch.Generator) -> Similarities:
         z1, z2 = self.encoder(view1), self.encoder(view2)  # (N, D)
-        p1, p2 = unit(self.predictor(z1)), unit(self.predictor(z2))
+        # the neighbours take no gradient: the predictions do, in the place of queries
+        p1, p2 = self.queries(self.predictor(z1), self.predictor(z2))
         self.latest = unit(z1.detach())
         return join(
             self.others(self._neighbours(z1) @ p2.T, generator),

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from eqco.methods.base import Contrastive, Similarities, unit
+from eqco.methods.base import Contrastive, Similarities
 from eqco.negatives import others, sample
 
 
@@ -16,7 +16,7 @@ class SimCLR(Contrastive):
 
     def forward(self, view1: Tensor, view2: Tensor, generator: torch.Generator) -> Similarities:
         n = len(view1)
-        z = unit(self.encoder(torch.cat([view1, view2])))  # (2N, D)
+        (z,) = self.queries(self.encoder(torch.cat([view1, view2])))  # (2N, D)
         s = z @ z.T  # (2N, 2N)
         column = sample(2 * n, 2 * (n - 1), self.k, generator, shared=self.shared)  # (2N, K)
         # columns 0 … N − 2 are view 1 of the other images, the rest view 2

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from eqco.methods.base import Contrastive, Similarities, join, unit
+from eqco.methods.base import Contrastive, Similarities, join
 
 
 class SimCo(Contrastive):
@@ -14,5 +14,6 @@ class SimCo(Contrastive):
     """
 
     def forward(self, view1: Tensor, view2: Tensor, generator: torch.Generator) -> Similarities:
-        s = unit(self.encoder(view1)) @ unit(self.encoder(view2)).T  # (N, N)
+        z1, z2 = self.queries(self.encoder(view1), self.encoder(view2))  # (N, D) each
+        s = z1 @ z2.T  # (N, N)
         return join(self.others(s, generator), self.others(s.T, generator))

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from eqco.methods.base import MomentumContrastive, Similarities, join, unit
+from eqco.methods.base import MomentumContrastive, Similarities, join
 
 
 class SiMo(MomentumContrastive):
@@ -16,7 +16,7 @@ class SiMo(MomentumContrastive):
 
     def forward(self, view1: Tensor, view2: Tensor, generator: torch.Generator) -> Similarities:
         pairs = [(view1, view2), (view2, view1)] if self.recipe.symmetric else [(view1, view2)]
-        q = [unit(self.encoder(view)) for view, _ in pairs]  # (N, D) each
+        q = self.queries(*(self.encoder(view) for view, _ in pairs))  # (N, D) each
         self.follow()
         k = [self.keys(view, generator) for _, view in pairs]
         return join(*(self.others(a @ b.T, generator) for a, b in zip(q, k, strict=True)))

@@ -1,0 +1,50 @@
+"""What a step says of itself, summed on the device and read once an epoch."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from eqco.losses import weight
+from eqco.objectives import margin
+from eqco.params import Cell
+
+NAMES = ("loss", "weight", "weight_cv", "positive", "negative", "gradient")
+
+
+@torch.no_grad()
+def measure(
+    loss: Tensor, positive: Tensor, negatives: Tensor, queries: Tensor, cell: Cell
+) -> Tensor:
+    """The numbers of NAMES for one step after its backward pass, (6,), on the device.
+
+    Args:
+        loss: mean over the anchors, in nats.
+        positive: s0 (A,).
+        negatives: s_1 … s_K (A, K).
+        queries: gradient of the mean loss at the unit embeddings of the anchors, (A, D).
+        cell: for τ and the margin.
+
+    Returns:
+        The loss; the mean over anchors, and the coefficient of variation, of InfoNCE's weight W at
+        the cell's margin (at margin 0 for losses without one); the mean similarities of positives
+        and negatives; and the mean over anchors of ‖∂L_i/∂q_i‖.
+    """
+    m = margin(cell) if cell.loss == "info-nce" else 0.0
+    w = weight(positive, negatives, temperature=cell.temperature, margin=m)
+    gradient = queries.norm(dim=1).mean() * len(queries)  # the loss is a mean over anchors
+    cv = w.std(correction=0) / w.mean()
+    return torch.stack([loss, w.mean(), cv, positive.mean(), negatives.mean(), gradient])
+
+
+def bound(cell: Cell, loss: float) -> float | None:
+    """log(1 + K exp(m/τ)) − L, in nats: EqCo's bound on the mutual information of two views.
+
+    From the derivation of arXiv 2010.01929; with α = K exp(m/τ) it is log(1 + α) − L. It is a bound
+    only where m ≤ 0 or K is large: with α > K and few negatives it overstates the information (for
+    Gaussians of 2 nats it gives 2.99 at K = 2, α = 256). None for losses without a finite margin.
+    """
+    if cell.loss != "info-nce" or margin(cell) == math.inf:
+        return None
+    exponent = math.log(cell.negatives) + margin(cell) / cell.temperature
+    return max(exponent, 0.0) + math.log1p(math.exp(-abs(exponent))) - loss

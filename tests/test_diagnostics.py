@@ -1,0 +1,105 @@
+"""What a step says of itself, against values worked out by hand and known Gaussians."""
+
+import math
+
+import pytest
+import torch
+from conftest import TINY
+from torch.nn import functional as F
+
+from eqco import diagnostics
+from eqco.grid import cells
+from eqco.losses import eqco_margin, info_nce
+from eqco.params import Cell, load_study
+from eqco.pretrain import pretrain
+
+
+def cell(**changes) -> Cell:
+    values = {
+        "method": "simo",
+        "negatives": 5,
+        "margin": 0.0,
+        "alpha": None,
+        "temperature": 0.2,
+        "batch": 9,
+        "lr": 0.1,
+        "seed": 0,
+    }
+    return Cell.model_validate({**values, **changes})
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"margin": "eqco", "alpha": 256.0}, {"margin": 0.4}], ids=str
+)
+def test_the_numbers_of_a_step(changes):
+    chosen = cell(**changes)
+    m = eqco_margin(5, 256, 0.2) if chosen.margin == "eqco" else chosen.margin
+    generator = torch.Generator().manual_seed(0)
+    q, k0 = (F.normalize(torch.randn(9, 8, generator=generator)) for _ in range(2))
+    k = F.normalize(torch.randn(9, 5, 8, generator=generator), dim=2)
+    q.requires_grad_()
+    s0, s = (q * k0).sum(1), (q[:, None] * k).sum(2)
+    losses = info_nce(s0, s, temperature=0.2, margin=m)
+    losses.mean().backward()
+    found = diagnostics.measure(losses.mean(), s0, s, q.grad, chosen)
+    w, norms = [], []
+    for i in range(9):  # anchor by anchor, from the definitions
+        total = sum(math.exp(x / 0.2) for x in s[i].tolist())
+        w.append(total / (math.exp((s0[i].item() - m) / 0.2) + total))
+        pull = ((s[i] / 0.2).softmax(0)[:, None] * k[i]).sum(0) - k0[i]
+        norms.append(w[-1] / 0.2 * pull.norm().item())
+    w = torch.tensor(w)
+    expected = [losses.mean(), w.mean(), w.std(correction=0) / w.mean(), s0.mean(), s.mean()]
+    torch.testing.assert_close(found[:5], torch.stack(expected))
+    assert found[5].item() == pytest.approx(sum(norms) / 9, rel=1e-5)
+
+
+def test_the_bound_is_log_1_plus_alpha_less_the_loss():
+    assert diagnostics.bound(cell(margin="eqco", alpha=256.0), 2.0) == pytest.approx(
+        math.log(257) - 2
+    )
+    assert diagnostics.bound(cell(), 1.0) == pytest.approx(math.log(6) - 1)
+    assert diagnostics.bound(cell(margin=1e4), 0.0) == pytest.approx(math.log(5) + 5e4)
+    assert diagnostics.bound(cell(margin=math.inf), 0.0) is None
+    assert diagnostics.bound(cell(loss="dual-temperature"), 0.0) is None
+
+
+def gaussian_bound(k: int, alpha: float, information: float = 2.0) -> float:
+    """The bound with the optimal critic for jointly Gaussian pairs of known information."""
+    rho = math.sqrt(1 - math.exp(-2 * information))
+    generator = torch.Generator().manual_seed(k)
+    x = torch.randn(4000, generator=generator).double()
+    positive = rho * x + math.sqrt(1 - rho**2) * torch.randn(4000, generator=generator)
+    other = torch.randn(4000, k, generator=generator).double()
+
+    def critic(y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:  # log p(y | x)/p(y)
+        return -0.5 * math.log(1 - rho**2) - (y - rho * x) ** 2 / (2 * (1 - rho**2)) + y**2 / 2
+
+    margin = eqco_margin(k, alpha, 1.0)
+    loss = info_nce(critic(positive, x), critic(other, x[:, None]), temperature=1.0, margin=margin)
+    chosen = cell(negatives=k, margin="eqco", alpha=alpha, temperature=1.0)
+    bound = diagnostics.bound(chosen, loss.mean().item())
+    assert bound is not None
+    return bound
+
+
+def test_with_alpha_k_it_bounds_the_information_and_approaches_it():
+    found = [gaussian_bound(k, alpha=k) for k in (2, 16, 256, 1024)]
+    assert found == sorted(found)
+    assert all(value < 2.05 for value in found)
+    assert found[-1] == pytest.approx(2, abs=0.1)
+
+
+def test_with_alpha_above_k_it_is_no_bound():
+    assert gaussian_bound(2, alpha=256) > 2.5
+
+
+def test_the_history_of_a_training_has_them(digits):
+    study = load_study(TINY)
+    for chosen in list(cells(study).values())[:3:2]:
+        _, history = pretrain(study, chosen, digits, device=torch.device("cpu"))
+        (entry,) = history
+        assert {*diagnostics.NAMES, "bound"} <= entry.keys()
+        assert 0 < entry["weight"] < 1
+        assert entry["positive"] > entry["negative"]
+        assert entry["gradient"] > 0
