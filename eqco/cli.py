@@ -164,6 +164,46 @@ def table(
     print(tables.markdown(rows), end="")
 
 
+@app.command()
+def theory(
+    study: StudyFile,
+    data: DataFolder,
+    out: Annotated[Path, typer.Option(help="Folder for theory.csv, theory.md, .svg and .png")],
+    encoder: Annotated[
+        Path | None, typer.Option(help="encoder.safetensors, beside random weights")
+    ] = None,
+) -> None:
+    """Draw EqCo's two statements: the mean gradient and the bound against K, margins 0 and eqco."""
+    import pandas as pd
+
+    from eqco import figures
+    from eqco import theory as statements
+    from eqco.data import read_manifest
+    from eqco.files import write
+    from eqco.results import read_encoder
+
+    parsed = load_study(study)
+    encoders = {"initial": statements.initial(parsed, len(read_manifest(data)["mean"]))}
+    if encoder is not None:
+        encoders["trained"] = statements.initial(parsed, len(read_manifest(data)["mean"]))
+        try:
+            encoders["trained"].load_state_dict(read_encoder(encoder).tensors)
+        except RuntimeError:
+            raise InputError(f"{encoder}: is not of the network of {study}") from None
+    curves = []
+    for name, model in encoders.items():
+        q, k = statements.embeddings(model, parsed, data)
+        rows = statements.curves(q, k, alpha=parsed.alpha, temperature=parsed.temperature)
+        curves.append(rows.assign(encoder=name))
+    drawn = pd.concat(curves)
+    shown = drawn[["encoder", *(name for name in drawn if name != "encoder")]]
+    write(out / "theory.csv", shown.to_csv(index=False, float_format="%.4f"))
+    write(out / "theory.md", shown.to_markdown(index=False, floatfmt=".3f") + "\n")
+    title = f"{parsed.study}: α = {parsed.alpha:g}, τ = {parsed.temperature:g}"
+    figures.theory(drawn, title, out / "theory")
+    print((out / "theory.md").read_text(), end="")
+
+
 @app.command("schema")
 def print_schema() -> None:
     """Print the JSON schema of a study file, as in params/schema.json."""

@@ -1,7 +1,8 @@
-"""Accuracy against the number of negatives, as a figure."""
+"""Accuracy, gradient and bound against the number of negatives, as figures."""
 
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
@@ -11,12 +12,21 @@ from eqco.files import write
 mpl.use("agg")
 
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 NAMES = {"0": "InfoNCE (m = 0)", "eqco": "EqCo (m = τ log α/K)", "inf": "DCL (m = ∞)"}
 LINEAR = {"linear-lbfgs": "linear probe, L-BFGS", "linear": "linear probe, SGD"}
 # Okabe and Ito's colours, told apart by the colour-blind, and a marker each
 COLORS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 MARKERS = "os^Dv<>"
+# equal inputs give equal bytes: no random ids, and no date where a figure is saved
+STYLE: dict[Any, Any] = {
+    "svg.hashsalt": "eqco",
+    "font.size": 9,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+}
 
 
 def negatives(accuracies: pd.DataFrame, title: str, stem: Path) -> None:
@@ -36,10 +46,7 @@ def negatives(accuracies: pd.DataFrame, title: str, stem: Path) -> None:
     # one method: its two protocols side by side; several: a row each
     height = max(len(methods), 1)
     size = (8, 1.2 + 2.6 * height)
-    # equal inputs give equal bytes: no date, and no random ids
-    with mpl.rc_context(
-        {"svg.hashsalt": "eqco", "font.size": 9, "axes.grid": True, "grid.alpha": 0.3}
-    ):
+    with mpl.rc_context(STYLE):
         figure, axes = plt.subplots(
             height, 2, figsize=size, sharex=True, sharey="row", layout="constrained", squeeze=False
         )
@@ -58,23 +65,74 @@ def negatives(accuracies: pd.DataFrame, title: str, stem: Path) -> None:
                     markersize=4,
                     capsize=3,
                 )
-            axis.set_xscale("log", base=2)
-            ticks = sorted(rows["negatives"].unique())
-            axis.set_xticks(ticks, [str(k) for k in ticks])
-            axis.minorticks_off()
+            _k_axis(axis, rows)
             axis.set_title(f"{method}, {LINEAR[protocol]}", fontsize=9)
         for axis in axes[-1]:
             axis.set_xlabel("negatives an anchor, K")
         for axis in axes[:, 0]:
             axis.set_ylabel("test accuracy [%]")
-        handles, labels = axes[0, 0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8)
-        figure.suptitle(title)
-        for suffix, metadata in ((".svg", {"Date": None}), (".png", {"Software": None})):
-            drawn = BytesIO()
-            figure.savefig(drawn, format=suffix[1:], dpi=150, metadata=metadata)
-            write(stem.with_suffix(suffix), drawn.getvalue())
-        plt.close(figure)
+        _finish(figure, axes, title)
+        _save(figure, stem)
+
+
+def theory(curves: pd.DataFrame, title: str, stem: Path) -> None:
+    """Draw the mean gradient and the bound against K to ``stem``.svg and ``stem``.png.
+
+    Args:
+        curves: rows of ``theory.curves``, with the encoder's name in ``encoder``.
+        title: above the figure.
+        stem: path without a suffix.
+    """
+    encoders = list(curves["encoder"].unique())
+    drawn = {
+        "relative": "gradient ‖E ∂L/∂q‖, largest K = 1",
+        "bound": "log(1 + K exp(m/τ)) − L [nats]",
+    }
+    with mpl.rc_context(STYLE):
+        size = (8, 1.2 + 2.6 * len(encoders))
+        figure, axes = plt.subplots(
+            len(encoders), 2, figsize=size, sharex=True, layout="constrained", squeeze=False
+        )
+        for row, encoder in zip(axes, encoders, strict=True):
+            for axis, (column, label) in zip(row, drawn.items(), strict=True):
+                for i, margin in enumerate(curves["margin"].unique()):
+                    line = curves[(curves["encoder"] == encoder) & (curves["margin"] == margin)]
+                    axis.plot(
+                        line["negatives"],
+                        line[column],
+                        label=NAMES[margin],
+                        color=COLORS[i],
+                        marker=MARKERS[i],
+                        markersize=4,
+                    )
+                _k_axis(axis, curves)
+                axis.set_title(f"{encoder} encoder", fontsize=9)
+                axis.set_ylabel(label)
+        for axis in axes[-1]:
+            axis.set_xlabel("negatives an anchor, K")
+        _finish(figure, axes, title)
+        _save(figure, stem)
+
+
+def _k_axis(axis: Axes, rows: pd.DataFrame) -> None:
+    axis.set_xscale("log", base=2)
+    ticks = sorted(rows["negatives"].unique())
+    axis.set_xticks(ticks, [str(k) for k in ticks])
+    axis.minorticks_off()
+
+
+def _finish(figure: Figure, axes: Any, title: str) -> None:
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8)
+    figure.suptitle(title)
+
+
+def _save(figure: Figure, stem: Path) -> None:
+    for suffix, metadata in ((".svg", {"Date": None}), (".png", {"Software": None})):
+        drawn = BytesIO()
+        figure.savefig(drawn, format=suffix[1:], dpi=150, metadata=metadata)
+        write(stem.with_suffix(suffix), drawn.getvalue())
+    plt.close(figure)
 
 
 def _lines(accuracies: pd.DataFrame) -> list[str]:

@@ -8,6 +8,7 @@ server ends with the process that started it, a fork with the command that asked
 """
 
 import contextlib
+import importlib
 import json
 import os
 import shutil
@@ -129,6 +130,10 @@ def _serve_here(descriptor: str, parent: str, folder: str) -> None:
         import eqco.evaluate
         import eqco.pretrain  # noqa: F401
         from eqco.cli import main
+        from eqco.methods import METHODS
+
+        for entry in METHODS.values():
+            importlib.import_module(entry.location.partition(":")[0])
 
         torch.optim.SGD([torch.zeros(1)])  # what optimisers import, they import on first use
         serve(socket.socket(fileno=int(descriptor)), int(parent), main)

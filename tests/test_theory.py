@@ -1,0 +1,55 @@
+"""What the theory command draws, against what is known of random and of real embeddings."""
+
+import pytest
+import torch
+from conftest import TINY
+from test_cli import eqco, fails
+from torch.nn import functional as F
+
+from eqco import theory
+
+
+def unit(rows: int, seed: int) -> torch.Tensor:
+    return F.normalize(torch.randn(rows, 128, generator=torch.Generator().manual_seed(seed)))
+
+
+def test_eqco_keeps_the_mean_gradient_and_info_nce_does_not():
+    """The mean over draws: with s0 = 0.5 and random negatives 1 − p0 is the gradient's scale."""
+    q, noise = unit(300, 0), unit(300, 1)
+    k = F.normalize(q + 1.7 * (noise - (noise * q).sum(1, keepdim=True) * q))
+    curves = theory.curves(q, k, alpha=256, temperature=0.2, draws=32)
+    at = curves.set_index(["margin", "negatives"])["relative"]
+    assert at["0", 2] < 0.4
+    for negatives in (4, 16, 64):
+        assert at["eqco", negatives] == pytest.approx(1, abs=0.05)
+        assert at["0", negatives] < at["0", 4 * negatives]
+
+
+def test_few_negatives_are_noisy():
+    """The mean norm is not the norm of the mean: EqCo does not keep the former."""
+    curves = theory.curves(unit(300, 0), unit(300, 1), alpha=256, temperature=0.2, draws=8)
+    norm = curves[curves["margin"] == "eqco"].set_index("negatives")["norm"]
+    assert norm[2] > 1.1 * norm[256]
+
+
+def test_with_alpha_k_both_margins_are_one():
+    curves = theory.curves(unit(300, 0), unit(300, 1), alpha=64, temperature=0.2, draws=4)
+    rows = curves[curves["negatives"] == 64]
+    assert rows["gradient"].nunique() == rows["bound"].nunique() == 1
+
+
+def test_the_command(digits, tmp_path):
+    from eqco.grid import cells
+    from eqco.params import load_study
+
+    cell = next(iter(cells(load_study(TINY))))
+    eqco("pretrain", TINY, "--cell", cell, "--data", digits, "--out", tmp_path / "cell")
+    encoder = tmp_path / "cell" / "encoder.safetensors"
+    done = eqco("theory", TINY, "--data", digits, "--out", tmp_path, "--encoder", encoder)
+    assert done.returncode == 0, done
+    for word in ("initial", "trained", "eqco", "bound"):
+        assert word in done.stdout
+    for suffix in ("csv", "md", "svg", "png"):
+        assert (tmp_path / f"theory.{suffix}").stat().st_size > 0
+    message = fails("theory", TINY, "--data", digits, "--out", tmp_path, "--encoder", TINY)
+    assert "tiny.yaml: is not an encoder of this project" in message
