@@ -17,6 +17,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    WithJsonSchema,
     model_validator,
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
@@ -48,7 +49,11 @@ Real = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 Positive = Annotated[Real, Field(gt=0)]
 Probability = Annotated[Real, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
-Margin = Annotated[float | Literal["eqco"], BeforeValidator(_margin)]
+Margin = Annotated[
+    float | Literal["eqco"],
+    BeforeValidator(_margin),
+    WithJsonSchema({"anyOf": [{"type": "number"}, {"enum": ["eqco", "inf"]}]}),
+]
 # A name becomes a folder: no separator, no leading dot, nothing that a shell reads.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
 Loss = Literal["info-nce", "dclw", "dual-temperature", "info-nce-rescaled", "dcl-rescaled"]

@@ -102,6 +102,13 @@ def test_a_cosmetic_edit_of_the_source_runs_nothing(grid):
     assert ran(snakemake(grid)) == {}
 
 
+def test_a_table_without_its_cells_is_not_believed(grid):
+    """As in a fresh clone of a repository that holds tables."""
+    shutil.rmtree(grid / "results" / "tiny" / "cells")
+    shutil.rmtree(grid / ".snakemake")
+    assert jobs(snakemake(grid, "-n").stdout)["pretrain"] == CELLS
+
+
 def test_file_times_alone_run_nothing(grid):
     for path in (grid / "data").rglob("*"):
         os.utime(path)
