@@ -156,7 +156,7 @@ def table(
     parsed = load_study(study)
     folder = results or Path("results", parsed.study)
     accuracies, summaries = tables.read_study(parsed, folder, str(study))
-    rows = tables.aggregate(accuracies)
+    rows = tables.beside_published(tables.aggregate(accuracies), parsed)
     write(folder / "table.csv", rows.to_csv(index=False))
     write(folder / "table.md", tables.markdown(rows))
     figures.negatives(accuracies, parsed.study, folder / "negatives")

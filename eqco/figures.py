@@ -19,7 +19,7 @@ NAMES = {"0": "InfoNCE (m = 0)", "eqco": "EqCo (m = τ log α/K)", "inf": "DCL (
 LINEAR = {"linear-lbfgs": "linear probe, L-BFGS", "linear": "linear probe, SGD"}
 # Okabe and Ito's colours, told apart by the colour-blind, and a marker each
 COLORS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-MARKERS = "os^Dv<>"
+MARKERS = "os^Dv<>PX"  # two more than colours: nine lines and more stay apart
 # equal inputs give equal bytes: no random ids, and no date where a figure is saved
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "eqco",

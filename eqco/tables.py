@@ -8,6 +8,7 @@ import pandas as pd
 
 from eqco.grid import axes, cells, text
 from eqco.params import Cell, Study
+from eqco.published import matches
 from eqco.results import read_cell
 
 PROTOCOLS = ("linear-lbfgs", "linear", "knn")
@@ -92,6 +93,30 @@ def aggregate(accuracies: pd.DataFrame) -> pd.DataFrame:
     configuration = [name for name in accuracies if name not in ("seed", "accuracy")]
     groups = accuracies.groupby(configuration, sort=False)["accuracy"]
     return groups.apply(over_seeds).unstack().reset_index()
+
+
+def beside_published(table: pd.DataFrame, study: Study) -> pd.DataFrame:
+    """The table with what was published for its rows, and ours less that, in points.
+
+    Two columns, ``published`` (values, each with its paper and protocol) and ``difference``; none
+    where nothing was published for any row.
+    """
+    named = axes(study)
+    found: dict[tuple[Any, ...], pd.DataFrame] = {}
+    for cell in cells(study).values():
+        for protocol in PROTOCOLS:
+            key = (*_configuration(cell, named).values(), protocol)
+            if key not in found:  # once for all seeds
+                found[key] = matches(study, cell, protocol)
+    if all(rows.empty for rows in found.values()):
+        return table
+    published, difference = [], []
+    for row, rows in zip(table.to_dict("records"), found.values(), strict=True):
+        texts = [f"{r['value']:g} {r['paper']} ({r['protocol']})" for r in rows.to_dict("records")]
+        published.append("; ".join(texts))
+        ours = float(row["mean"])
+        difference.append(" ".join(f"{ours - value:+.2f}" for value in rows["value"]))
+    return table.assign(published=published, difference=difference)
 
 
 def markdown(table: pd.DataFrame) -> str:

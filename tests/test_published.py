@@ -4,7 +4,11 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 
+from eqco import tables
+from eqco.grid import axes, cells
 from eqco.methods import METHODS
+from eqco.params import Study, load_study
+from eqco.published import matches
 
 
 @pytest.fixture(scope="module")
@@ -42,3 +46,58 @@ def test_no_number_stands_twice(published):
 def test_numbers_that_everybody_knows(published, paper, batch, value):
     rows = published[(published["paper"] == paper) & (published["batch"] == batch)]
     assert value in set(rows["value"])
+
+
+def table_of(study: Study, accuracy: float) -> pd.DataFrame:
+    """A table of the study in which every cell has this accuracy."""
+    rows = [
+        {
+            **tables._configuration(cell, axes(study)),
+            "protocol": protocol,
+            "seed": cell.seed,
+            "accuracy": accuracy,
+        }
+        for cell in cells(study).values()
+        for protocol in tables.PROTOCOLS
+    ]
+    return tables.aggregate(pd.DataFrame(rows))
+
+
+@pytest.fixture
+def at_root(monkeypatch):
+    """Where Snakemake runs."""
+    monkeypatch.chdir(ROOT)
+
+
+def test_ours_stands_beside_the_papers_with_the_difference(at_root):
+    """MoCo's notebook says 82.6 by kNN, and nothing by a linear probe at 200 epochs."""
+    study = load_study(ROOT / "params" / "moco-cifar10-demo.yaml")
+    table = tables.beside_published(table_of(study, 82.0), study).set_index("protocol")
+    assert "82.6 MoCo CIFAR-10 notebook" in table.loc["knn", "published"]
+    assert "-0.60" in table.loc["knn", "difference"].split()
+    assert table.loc["linear-lbfgs", "published"] == ""
+
+
+def test_a_batch_sweep_finds_the_value_of_each_batch(at_root):
+    study = load_study(ROOT / "params" / "simclr-dcl-cifar10.yaml")
+    found = {
+        (cell.batch, cell.margin): set(rows["value"])
+        for cell in cells(study).values()
+        if not (rows := matches(study, cell, "linear")).empty
+    }
+    assert 86.4 in found[32, 0]
+    assert 87.0 in found[32, float("inf")]
+    assert 88.5 in found[512, 0]
+    assert 88.5 not in found[32, 0]
+
+
+def test_a_study_without_published_numbers_has_no_such_columns(at_root):
+    study = load_study(ROOT / "params" / "demo.yaml")
+    table = table_of(study, 90.0)
+    assert tables.beside_published(table, study).equals(table)
+
+
+def test_elsewhere_nothing_is_found(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    study = load_study(ROOT / "params" / "moco-cifar10-demo.yaml")
+    assert matches(study, next(iter(cells(study).values())), "knn").empty
