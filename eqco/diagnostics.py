@@ -1,4 +1,4 @@
-"""What a step says of itself, summed on the device and read once an epoch."""
+"""What a step says of itself: the last one of every epoch, so that the others are not slowed."""
 
 import math
 
@@ -9,24 +9,21 @@ from eqco.losses import weight
 from eqco.objectives import margin
 from eqco.params import Cell
 
-NAMES = ("loss", "weight", "weight_cv", "positive", "negative", "gradient")
+NAMES = ("weight", "weight_cv", "positive", "negative", "gradient")
 
 
 @torch.no_grad()
-def measure(
-    loss: Tensor, positive: Tensor, negatives: Tensor, queries: Tensor, cell: Cell
-) -> Tensor:
-    """The numbers of NAMES for one step after its backward pass, (6,), on the device.
+def measure(positive: Tensor, negatives: Tensor, queries: Tensor, cell: Cell) -> Tensor:
+    """The numbers of NAMES for one step after its backward pass, (5,), on the device.
 
     Args:
-        loss: mean over the anchors, in nats.
         positive: s0 (A,).
         negatives: s_1 … s_K (A, K).
         queries: gradient of the mean loss at the unit embeddings of the anchors, (A, D).
         cell: for τ and the margin.
 
     Returns:
-        The loss; the mean over anchors, and the coefficient of variation, of InfoNCE's weight W at
+        The mean over anchors, and the coefficient of variation, of InfoNCE's weight W at
         the cell's margin (at margin 0 for losses without one); the mean similarities of positives
         and negatives; and the mean over anchors of ‖∂L_i/∂q_i‖.
     """
@@ -34,7 +31,7 @@ def measure(
     w = weight(positive, negatives, temperature=cell.temperature, margin=m)
     gradient = queries.norm(dim=1).mean() * len(queries)  # the loss is a mean over anchors
     cv = w.std(correction=0) / w.mean()
-    return torch.stack([loss, w.mean(), cv, positive.mean(), negatives.mean(), gradient])
+    return torch.stack([w.mean(), cv, positive.mean(), negatives.mean(), gradient])
 
 
 def bound(cell: Cell, loss: float) -> float | None:

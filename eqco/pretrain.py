@@ -64,9 +64,9 @@ def pretrain(
         report: called after each epoch with its entry of the history.
 
     Returns:
-        The encoder, and for each epoch ``epoch``, the means over its steps of what
-        ``diagnostics.measure`` gives, ``bound`` (``diagnostics.bound``), ``lr`` (at its end),
-        ``images`` and ``images_per_s``.
+        The encoder, and for each epoch ``epoch``, ``loss`` (mean over its steps, nats), what
+        ``diagnostics.measure`` gives of its last step, ``bound`` (``diagnostics.bound``), ``lr`` (at
+        its end), ``images`` and ``images_per_s``.
 
     Raises:
         InputError: when the batch is larger than the data, or the loss stops being finite.
@@ -94,7 +94,7 @@ def pretrain(
     history: list[dict[str, Any]] = []
     for epoch in range(recipe.epochs):
         start = time.perf_counter()
-        total = torch.zeros(len(NAMES), device=device)
+        total = torch.zeros((), device=device)
         generator = torch.Generator().manual_seed(draw_seed(cell.seed, "order", epoch))
         visit = torch.randperm(len(images), generator=generator).to(device)  # (M,)
         for i in range(steps_per_epoch):
@@ -110,24 +110,26 @@ def pretrain(
             loss.backward()
             optimizer.step()
             model.after_step()
-            gradients = torch.cat([q.grad for q in model.latest_queries if q.grad is not None])
-            total += measure(loss, positive, negatives, gradients, cell)
+            total += loss.detach()
+        mean_loss = float(total) / steps_per_epoch
+        gradients = torch.cat([q.grad for q in model.latest_queries if q.grad is not None])
+        measured = measure(positive, negatives, gradients, cell).tolist()
         seconds = time.perf_counter() - start
-        means = dict(zip(NAMES, (total / steps_per_epoch).tolist(), strict=True))
         history.append(
             {
                 "epoch": epoch + 1,
-                **means,
-                "bound": bound(cell, means["loss"]),
+                "loss": mean_loss,
+                **dict(zip(NAMES, measured, strict=True)),
+                "bound": bound(cell, mean_loss),
                 "lr": lr,
                 "images": steps_per_epoch * cell.batch,
                 "images_per_s": steps_per_epoch * cell.batch / seconds,
             }
         )
         report(history[-1])
-        if not math.isfinite(means["loss"]):
+        if not math.isfinite(mean_loss):
             raise InputError(
-                f"the loss is {means['loss']} after epoch {epoch + 1} of {recipe.epochs}: "
+                f"the loss is {mean_loss} after epoch {epoch + 1} of {recipe.epochs}: "
                 f"pretrain.lr: {cell.lr}: a lower rate may train"
             )
     return encoder, history

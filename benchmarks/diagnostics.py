@@ -1,0 +1,47 @@
+"""What the diagnostics cost a step: python benchmarks/diagnostics.py [--study params/demo.yaml]
+
+Trains the last cell of the study, in turn with the diagnostics of each epoch's last step and without them, n
+times each in one process. Prints one JSON line: median seconds of both, and their ratio.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from unittest import mock
+
+import torch
+
+from eqco import data, pretrain
+from eqco.diagnostics import NAMES
+from eqco.grid import cells
+from eqco.params import load_study
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--study", type=Path, default=Path("params/demo.yaml"))
+    parser.add_argument("--n", type=int, default=7)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    study = load_study(arguments.study)
+    cell = list(cells(study).values())[-1]
+    times: dict[str, list[float]] = {"with": [], "without": []}
+    with tempfile.TemporaryDirectory() as folder:
+        data.prepare(study.data, Path(folder))
+        for _ in range(arguments.n):
+            for kind in times:
+                measure = pretrain.measure if kind == "with" else lambda *_: torch.zeros(len(NAMES))
+                start = time.perf_counter()
+                with mock.patch.object(pretrain, "measure", measure):
+                    pretrain.pretrain(study, cell, Path(folder), device=torch.device("cpu"))
+                times[kind].append(time.perf_counter() - start)
+    medians = {kind: round(statistics.median(values), 3) for kind, values in times.items()}
+    ratio = round(medians["with"] / medians["without"], 3)
+    print(json.dumps({"n": arguments.n, "seconds": medians, "ratio": ratio}))
+
+
+if __name__ == "__main__":
+    main()
