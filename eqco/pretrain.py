@@ -65,8 +65,8 @@ def pretrain(
 
     Returns:
         The encoder, and for each epoch ``epoch``, ``loss`` (mean over its steps, nats), what
-        ``diagnostics.measure`` gives of its last step, ``bound`` (``diagnostics.bound``), ``lr`` (at
-        its end), ``images`` and ``images_per_s``.
+        ``diagnostics.measure`` gives of its last step, ``bound`` (``diagnostics.bound``), ``lr``
+        at its end, ``images`` and ``images_per_s``.
 
     Raises:
         InputError: when the batch is larger than the data, or the loss stops being finite.
