@@ -1,7 +1,8 @@
 """What the diagnostics cost a step: python benchmarks/diagnostics.py [--study params/demo.yaml]
 
 Trains the last cell of the study, in turn with the diagnostics of each epoch's last step and
-without them, n times each in one process. Prints one JSON line: median seconds of both, and their ratio.
+without them, n times each in one process. Prints one JSON line: median seconds of both, and their
+ratio.
 """
 
 import argparse
