@@ -2,13 +2,12 @@
 
 import statistics
 import sys
-import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from eqco.errors import InputError
+from eqco.errors import InputError, Interrupted
 from eqco.params import config_hash, load_study, schema
 
 # torch, torchvision, pandas and matplotlib are imported where they are used: they take seconds.
@@ -25,7 +24,9 @@ StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="Study file, pa
 DataFolder = Annotated[Path, typer.Option("--data", help="Folder of the packed dataset")]
 EncoderFile = Annotated[Path, typer.Option("--encoder", help="encoder.safetensors of the cell")]
 ResultFile = Annotated[Path, typer.Option("--out", help="JSON file to write the accuracies to")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1 …; auto takes a GPU if there is one")]
+Device = Annotated[
+    str, typer.Option(help="cpu, cuda, cuda:1 …; auto takes a GPU of its own if there is one")
+]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; results depend on it")]
 
 
@@ -48,31 +49,55 @@ def pretrain(
     ],
     data: DataFolder,
     out: Annotated[Path, typer.Option(help="Folder for encoder.safetensors and pretrain.json")],
+    state: Annotated[
+        Path | None,
+        typer.Option(
+            help="The cell's folder for checkpoints, from which a run that was stopped goes on, "
+            "and for its finished files, which a second run publishes again; OUT/state",
+        ),
+    ] = None,
     expect: Annotated[
         str | None,
         typer.Option(metavar="HASH", help="Refuse to run if the cell's configuration has changed"),
     ] = None,
     device: Device = "auto",
     threads: Threads = None,
+    checkpoint_seconds: Annotated[
+        float,
+        typer.Option(min=0, envvar="EQCO_CHECKPOINT_SECONDS", help="At least so long between two"),
+    ] = 300,
 ) -> None:
-    """Train the encoder of one cell of the study's grid."""
+    """Train the encoder of one cell of the study's grid.
+
+    SIGINT, SIGTERM, SIGUSR1 and SIGUSR2 save a checkpoint and end it with exit code 75: the same
+    command goes on from there. A second process on the same cell waits for the first.
+    """
+    from eqco.checkpoint import Checkpoints, stop_on_signals
     from eqco.data import dataset_hash, read_manifest
     from eqco.files import sha256
     from eqco.grid import find
+    from eqco.lock import hold
     from eqco.pretrain import pretrain as train
     from eqco.provenance import provenance
-    from eqco.results import CONFIG, ENCODER, SUMMARY, save_encoder, write_json
+    from eqco.results import (
+        CONFIG,
+        ENCODER,
+        SUMMARY,
+        is_finished,
+        publish,
+        save_encoder,
+        write_json,
+    )
 
     parsed = load_study(study)
     chosen = find(parsed, cell, str(study))
     config = parsed.resolve(chosen)
-    if expect not in (None, config_hash(config)):
+    made_by = {"config_hash": config_hash(config), "dataset": dataset_hash(read_manifest(data))}
+    if expect not in (None, made_by["config_hash"]):
         raise InputError(
             f"{study}: has changed since the grid was planned: {cell} is now "
-            f"{config_hash(config)}, not {expect}; start Snakemake again"
+            f"{made_by['config_hash']}, not {expect}; start Snakemake again"
         )
-    where = _device(device, threads)
-    dataset = dataset_hash(read_manifest(data))
     epochs = parsed.pretrain.epochs
 
     def report(epoch: dict[str, Any]) -> None:
@@ -82,24 +107,39 @@ def pretrain(
             flush=True,
         )
 
-    start = time.perf_counter()
-    encoder, history = train(parsed, chosen, data, device=where, report=report)
-    seconds = time.perf_counter() - start
-    save_encoder(out / ENCODER, encoder, config, dataset)
-    write_json(out / CONFIG, config)
-    write_json(
-        out / SUMMARY,
-        {
-            "config_hash": config_hash(config),
-            "dataset": dataset,
-            "encoder": sha256(out / ENCODER),
-            "images": sum(e["images"] for e in history),
-            "seconds": round(seconds, 3),
-            "images_per_s": round(statistics.median(e["images_per_s"] for e in history), 1),
-            "history": history,
-            "provenance": provenance(where),
-        },
-    )
+    state = state or out / "state"
+    with hold(state / "lock", wait=True), stop_on_signals() as stop:
+        own = state / made_by["config_hash"]
+        if not is_finished(own, made_by):
+            checkpoints = Checkpoints(own, made_by)
+            where = _device(device, threads)
+            encoder, history = train(
+                parsed,
+                chosen,
+                data,
+                device=where,
+                report=report,
+                checkpoints=checkpoints,
+                seconds_between_checkpoints=checkpoint_seconds,
+                stop=stop,
+            )
+            save_encoder(own / ENCODER, encoder, config, made_by["dataset"])
+            write_json(own / CONFIG, config)
+            images = sum(e["images"] for e in history)
+            write_json(
+                own / SUMMARY,
+                {
+                    **made_by,
+                    "encoder": sha256(own / ENCODER),
+                    "images": images,
+                    "seconds": round(sum(e["images"] / e["images_per_s"] for e in history), 3),
+                    "images_per_s": round(statistics.median(e["images_per_s"] for e in history), 1),
+                    "history": history,
+                    "provenance": provenance(where),
+                },
+            )
+            checkpoints.remove()
+        publish(own, out)
 
 
 @app.command()
@@ -183,9 +223,10 @@ def theory(
     from eqco.results import read_encoder
 
     parsed = load_study(study)
-    encoders = {"initial": statements.initial(parsed, len(read_manifest(data)["mean"]))}
+    channels = len(read_manifest(data)["mean"])
+    encoders = {"initial": statements.initial(parsed, channels)}
     if encoder is not None:
-        encoders["trained"] = statements.initial(parsed, len(read_manifest(data)["mean"]))
+        encoders["trained"] = statements.initial(parsed, channels)
         try:
             encoders["trained"].load_state_dict(read_encoder(encoder).tensors)
         except RuntimeError:
@@ -217,12 +258,24 @@ def _device(name: str, threads: int | None) -> Any:
         torch.set_num_threads(threads)
     try:
         if name == "auto":
-            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+            return _own_gpu() if torch.cuda.is_available() else torch.device("cpu")
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"--device: {name}: {str(error).splitlines()[0]}") from None
     return device
+
+
+def _own_gpu() -> Any:
+    import torch
+
+    from eqco import gpus
+
+    several = range(torch.cuda.device_count())
+    if len(several) == 1:  # a scheduler's choice, or the only one
+        return torch.device("cuda")
+    names = [str(torch.cuda.get_device_properties(i).uuid) for i in several]
+    return torch.device("cuda", gpus.claim(names))
 
 
 def _features(encoder: Path, data: Path, device: str, threads: int | None) -> Any:
@@ -251,5 +304,8 @@ def main() -> None:
         app()
     except InputError as error:
         sys.exit(f"eqco: {error}")
+    except Interrupted as error:
+        print(f"eqco: {error}", file=sys.stderr)
+        sys.exit(Interrupted.EXIT_CODE)
     except OSError as error:
         sys.exit(f"eqco: {error.filename or 'output'}: {error.strerror or error}")

@@ -8,8 +8,10 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from eqco.augment import Augmentation
+from eqco.checkpoint import Checkpoints, State, Stop
 from eqco.data import load, read_manifest
 from eqco.diagnostics import NAMES, bound, measure
 from eqco.errors import InputError
@@ -53,6 +55,9 @@ def pretrain(
     *,
     device: torch.device,
     report: Callable[[dict[str, Any]], None] = lambda epoch: None,
+    checkpoints: Checkpoints | None = None,
+    seconds_between_checkpoints: float = 300,
+    stop: Stop | None = None,
 ) -> tuple[Encoder, list[dict[str, Any]]]:
     """Train one cell.
 
@@ -62,6 +67,10 @@ def pretrain(
         data: folder of the packed dataset.
         device: where to train.
         report: called after each epoch with its entry of the history.
+        checkpoints: to go on from and to write to; on CPU a run that goes on ends in the same bytes
+            as one that was never stopped.
+        seconds_between_checkpoints: at least.
+        stop: checked after each step; when it is set, the state is saved and the training ends.
 
     Returns:
         The encoder, and for each epoch ``epoch``, ``loss`` (mean over its steps, nats), what
@@ -69,7 +78,9 @@ def pretrain(
         at its end, ``images`` and ``images_per_s``.
 
     Raises:
-        InputError: when the batch is larger than the data, or the loss stops being finite.
+        InputError: when the batch is larger than the data, the loss stops being finite, or the
+            checkpoint is of another run. A state that is not finite is never saved.
+        Interrupted: when ``stop`` was set and the state is saved.
     """
     recipe = study.pretrain
     manifest = read_manifest(data)
@@ -91,45 +102,108 @@ def pretrain(
     )
     steps_per_epoch = len(images) // cell.batch  # the last, smaller batch is dropped
     steps = recipe.epochs * steps_per_epoch
+
+    step = 0  # steps done
     history: list[dict[str, Any]] = []
-    for epoch in range(recipe.epochs):
-        start = time.perf_counter()
-        total = torch.zeros((), device=device)
-        generator = torch.Generator().manual_seed(draw_seed(cell.seed, "order", epoch))
-        visit = torch.randperm(len(images), generator=generator).to(device)  # (M,)
-        for i in range(steps_per_epoch):
-            step = epoch * steps_per_epoch + i
-            lr = learning_rate(step, steps, recipe.warmup_epochs * steps_per_epoch, cell.lr)
-            optimizer.param_groups[0]["lr"] = lr
-            batch = images[visit[i * cell.batch : (i + 1) * cell.batch]]  # (N, C, H, W) uint8
-            views = augment(batch.repeat(2, 1, 1, 1), draw_seed(cell.seed, "views", step))
-            draw = torch.Generator(device).manual_seed(draw_seed(cell.seed, "negatives", step))
-            positive, negatives = model(*views.chunk(2), draw)  # (A,), (A, K)
-            loss = loss_of(positive, negatives).mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            model.after_step()
-            total += loss.detach()
-        mean_loss = float(total) / steps_per_epoch
-        gradients = torch.cat([q.grad for q in model.latest_queries if q.grad is not None])
-        measured = measure(positive, negatives, gradients, cell).tolist()
-        seconds = time.perf_counter() - start
-        history.append(
-            {
-                "epoch": epoch + 1,
-                "loss": mean_loss,
-                **dict(zip(NAMES, measured, strict=True)),
-                "bound": bound(cell, mean_loss),
-                "lr": lr,
-                "images": steps_per_epoch * cell.batch,
-                "images_per_s": steps_per_epoch * cell.batch / seconds,
-            }
-        )
-        report(history[-1])
-        if not math.isfinite(mean_loss):
+    total = torch.zeros((), device=device)  # of the epoch's losses
+    finite = torch.zeros((), dtype=torch.long, device=device)  # the epoch's steps until total isn't
+    seconds = 0.0  # of the epoch, before this process
+    state = checkpoints.load() if checkpoints else None
+    if state is not None:
+        step, history, seconds = state.step, state.values["history"], state.values["seconds"]
+        _restore(state.tensors, model, optimizer)
+        total, finite = (state.tensors[name].to(device) for name in ("total", "finite"))
+    start = saved = time.perf_counter()
+    order: tuple[int, Tensor] | None = None  # the epoch and its (M,) permutation
+
+    def check_finite() -> None:
+        if not math.isfinite(float(total)):
+            first = step - (step - 1) % steps_per_epoch + int(finite)
             raise InputError(
-                f"the loss is {mean_loss} after epoch {epoch + 1} of {recipe.epochs}: "
+                f"the loss is not finite from step {first} of {steps} on: "
                 f"pretrain.lr: {cell.lr}: a lower rate may train"
             )
+
+    def save() -> None:
+        assert checkpoints
+        check_finite()
+        values = {"history": history, "seconds": seconds + time.perf_counter() - start}
+        tensors = {"total": total, "finite": finite, **_tensors(model, optimizer)}
+        checkpoints.save(State(step, tensors, values))
+
+    while step < steps:
+        epoch, i = divmod(step, steps_per_epoch)
+        if order is None or order[0] != epoch:
+            generator = torch.Generator().manual_seed(draw_seed(cell.seed, "order", epoch))
+            order = epoch, torch.randperm(len(images), generator=generator).to(device)
+        lr = learning_rate(step, steps, recipe.warmup_epochs * steps_per_epoch, cell.lr)
+        optimizer.param_groups[0]["lr"] = lr
+        visit = order[1][i * cell.batch : (i + 1) * cell.batch]  # (N,)
+        batch = images[visit]  # (N, C, H, W) uint8
+        views = augment(batch.repeat(2, 1, 1, 1), draw_seed(cell.seed, "views", step))
+        draw = torch.Generator(device).manual_seed(draw_seed(cell.seed, "negatives", step))
+        positive, negatives = model(*views.chunk(2), draw)  # (A,), (A, K)
+        loss = loss_of(positive, negatives).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        model.after_step()
+        total += loss.detach()
+        finite += total.isfinite()
+        step += 1
+        if i + 1 == steps_per_epoch:
+            check_finite()
+            mean_loss = float(total) / steps_per_epoch
+            gradients = torch.cat([q.grad for q in model.latest_queries if q.grad is not None])
+            measured = measure(positive, negatives, gradients, cell).tolist()
+            rate = steps_per_epoch * cell.batch / (seconds + time.perf_counter() - start)
+            history.append(
+                {
+                    "epoch": epoch + 1,
+                    "loss": mean_loss,
+                    **dict(zip(NAMES, measured, strict=True)),
+                    "bound": bound(cell, mean_loss),
+                    "lr": lr,
+                    "images": steps_per_epoch * cell.batch,
+                    "images_per_s": rate,
+                }
+            )
+            report(history[-1])
+            start, seconds = time.perf_counter(), 0.0
+            total.zero_()
+            finite.zero_()
+        if checkpoints and step < steps:
+            if stop:
+                save()
+                raise stop.now(step, steps)
+            if time.perf_counter() - saved > seconds_between_checkpoints:
+                save()
+                saved = time.perf_counter()
     return encoder, history
+
+
+def _tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Everything that the next step depends on, by name."""
+    named = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    for index, slots in optimizer.state_dict()["state"].items():
+        for slot, value in slots.items():
+            if value is not None:
+                named[f"optimizer.{index}.{slot}"] = value
+    return named
+
+
+def _restore(
+    tensors: dict[str, Tensor], model: nn.Module, optimizer: torch.optim.Optimizer
+) -> None:
+    """Put back what ``_tensors`` gave."""
+    states: dict[int, dict[str, Tensor]] = {}
+    weights = {}
+    for name, tensor in tensors.items():
+        kind, _, rest = name.partition(".")
+        if kind == "model":
+            weights[rest] = tensor
+        elif kind == "optimizer":
+            index, _, slot = rest.partition(".")
+            states.setdefault(int(index), {})[slot] = tensor
+    model.load_state_dict(weights)
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": states})

@@ -1,12 +1,13 @@
 """The files of a cell: its encoder, its summary, its evaluations, and the ties between them."""
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eqco.errors import InputError
-from eqco.files import write
+from eqco.files import sha256, write
 from eqco.params import canonical, config_hash
 
 if TYPE_CHECKING:
@@ -48,6 +49,34 @@ def read_encoder(path: Path) -> SavedEncoder:
         raise InputError(f"{path}: is missing; `python -m eqco pretrain` makes it") from None
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: is not an encoder of this project: {error}") from None
+
+
+def is_finished(folder: Path, made_by: dict[str, str]) -> bool:
+    """Whether a folder holds the whole result of a pretraining with this hash and dataset."""
+    try:
+        summary = read_json(folder / SUMMARY)
+        same = all(summary.get(name) == value for name, value in made_by.items())
+        return same and summary.get("encoder") == sha256(folder / ENCODER)
+    except (InputError, OSError):
+        return False
+
+
+def publish(source: Path, out: Path) -> None:
+    """Put the files of a finished pretraining in the cell's folder, each whole, the summary last.
+
+    They are links where the file system has them: both folders together hold one copy.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    for name in (ENCODER, CONFIG, SUMMARY):
+        temporary = out / f".{name}.{os.getpid()}.tmp"
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(source / name, temporary)
+        except OSError:  # another file system, or one without links
+            write(out / name, (source / name).read_bytes())
+        else:
+            temporary.replace(out / name)
+            temporary.unlink(missing_ok=True)  # a rename between links of one file does nothing
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:

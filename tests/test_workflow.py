@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -14,6 +15,7 @@ import yaml
 from conftest import ROOT, TINY, with_values
 
 CELLS = 8  # of the tiny study
+A_CELL = "results/tiny/cells/*/*/*/*"
 
 
 def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -158,6 +160,49 @@ def test_the_same_study_gives_the_same_bytes(grid):
     shutil.rmtree(grid / "results")
     shutil.rmtree(grid / ".snakemake")
     assert ran(snakemake(grid, "--cores", "2"))["pretrain"] == CELLS
+    assert tables(grid) == before
+
+
+def start_anew(grid: Path) -> subprocess.Popen[str]:
+    """Start the whole grid from nothing, and come back once two cells are trained."""
+    shutil.rmtree(grid / "results")
+    shutil.rmtree(grid / ".snakemake")
+    command = [sys.executable, "-m", "snakemake", "--configfile", "tiny.yaml", "--cores", "2"]
+    process = subprocess.Popen(
+        command,
+        cwd=grid,
+        env={**os.environ, "PYTHONPATH": str(grid)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    while len(list(grid.glob(f"{A_CELL}/pretrain.json"))) < 2:
+        assert process.poll() is None
+        time.sleep(0.02)
+    return process
+
+
+def test_a_killed_snakemake_started_again_loses_nothing(grid):
+    before = tables(grid)
+    process = start_anew(grid)
+    process.kill()
+    process.wait()
+    # with its times, which another training would not repeat
+    trained = {path: path.read_bytes() for path in grid.glob(f"{A_CELL}/pretrain.json")}
+    ran(snakemake(grid, "--cores", "2"))
+    assert tables(grid) == before
+    assert len(trained) >= 2
+    assert all(path.read_bytes() == content for path, content in trained.items())
+    assert not (grid / "results" / "tiny" / "state").exists()
+
+
+def test_two_at_once_are_one(grid):
+    before = tables(grid)
+    first = start_anew(grid)
+    second = snakemake(grid, "--cores", "2")
+    assert second.returncode == 1
+    assert f"results/tiny/lock: is held by process {first.pid} on" in second.stdout
+    assert first.wait() == 0
     assert tables(grid) == before
 
 

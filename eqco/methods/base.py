@@ -66,6 +66,15 @@ class MomentumContrastive(Contrastive):
         super().__init__(encoder, cell, recipe)
         self.key_encoder = copy.deepcopy(encoder).requires_grad_(False)
 
+    def pairs(
+        self, view1: Tensor, view2: Tensor, generator: torch.Generator
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Queries and their keys, (N, D) each; with ``symmetric`` also the other way round."""
+        views = [(view1, view2), (view2, view1)] if self.recipe.symmetric else [(view1, view2)]
+        q = self.queries(*(self.encoder(view) for view, _ in views))
+        self.follow()
+        return list(zip(q, (self.keys(view, generator) for _, view in views), strict=True))
+
     @torch.no_grad()
     def follow(self) -> None:
         """Move the key encoder towards the encoder."""

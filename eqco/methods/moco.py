@@ -22,12 +22,9 @@ class MoCo(MomentumContrastive):
         self.queue = Queue(recipe.queue or cell.negatives, encoder.dim)
 
     def forward(self, view1: Tensor, view2: Tensor, generator: torch.Generator) -> Similarities:
-        pairs = [(view1, view2), (view2, view1)] if self.recipe.symmetric else [(view1, view2)]
-        q = self.queries(*(self.encoder(view) for view, _ in pairs))  # (N, D) each
-        self.follow()
-        k = [self.keys(view, generator) for _, view in pairs]
-        self.latest = torch.cat(k)
-        return join(*(self._similarities(a, b, generator) for a, b in zip(q, k, strict=True)))
+        pairs = self.pairs(view1, view2, generator)
+        self.latest = torch.cat([k for _, k in pairs])
+        return join(*(self._similarities(q, k, generator) for q, k in pairs))
 
     def _similarities(self, q: Tensor, k: Tensor, generator: torch.Generator) -> Similarities:
         positive, queued = (q * k).sum(dim=1), self.queue.items  # (N,), (L, D)

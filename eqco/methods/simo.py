@@ -15,8 +15,5 @@ class SiMo(MomentumContrastive):
     """
 
     def forward(self, view1: Tensor, view2: Tensor, generator: torch.Generator) -> Similarities:
-        pairs = [(view1, view2), (view2, view1)] if self.recipe.symmetric else [(view1, view2)]
-        q = self.queries(*(self.encoder(view) for view, _ in pairs))  # (N, D) each
-        self.follow()
-        k = [self.keys(view, generator) for _, view in pairs]
-        return join(*(self.others(a @ b.T, generator) for a, b in zip(q, k, strict=True)))
+        pairs = self.pairs(view1, view2, generator)
+        return join(*(self.others(q @ k.T, generator) for q, k in pairs))

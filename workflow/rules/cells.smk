@@ -12,6 +12,8 @@ rule pretrain:
     conda:
         ENVIRONMENT
     threads: 1
+    resources:
+        gpus=1,
     params:
         study=STUDY_FILE,
         cell=CELL,
@@ -19,7 +21,8 @@ rule pretrain:
     shell:
         "python -m eqco pretrain {params.study:q} --cell {params.cell:q} --expect {params.hash}"
         " --data $(dirname {input.manifest:q}) --out $(dirname {output.encoder:q})"
-        " --threads {threads} > {log:q} 2>&1"
+        f" --state {RESULTS}/state/"
+        "{params.cell:q} --threads {threads} > {log:q} 2>&1"
 
 
 rule linear_eval:
@@ -33,6 +36,8 @@ rule linear_eval:
     conda:
         ENVIRONMENT
     threads: 1
+    resources:
+        gpus=1,
     params:
         study=STUDY_FILE,
         data=DATA,
@@ -54,6 +59,8 @@ rule knn_eval:
     conda:
         ENVIRONMENT
     threads: 1
+    resources:
+        gpus=1,
     params:
         study=STUDY_FILE,
         data=DATA,

@@ -7,6 +7,7 @@ import pandas as pd
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import Paramspace
 
+from eqco import gpus
 from eqco.errors import InputError
 from eqco.grid import cells
 from eqco.params import canonical, config_hash, load_study, parse_study
@@ -50,3 +51,9 @@ def expected_hash(wildcards):
 
 wildcard_constraints:
     **{axis: "[^/~]+" for axis in AXES},
+
+
+# On this machine each cell has a GPU of its own; a cluster's scheduler counts its own.
+if gpus.count() and workflow.nodes is None and not workflow.remote_exec:
+    if "gpus" not in workflow.global_resources:
+        workflow.register_resource("gpus", gpus.count())

@@ -1,0 +1,54 @@
+"""Which GPU a process takes, with real locks between real processes."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from eqco import gpus
+from eqco.cli import _device
+
+CLAIM = """
+import sys, time
+from pathlib import Path
+from eqco.gpus import claim
+print(claim(["a", "b", "c"], Path(sys.argv[1])), flush=True)
+time.sleep(60)
+"""
+
+
+def test_each_process_has_its_own_and_one_too_many_waits_for_a_dead_one(tmp_path):
+    processes = []
+    try:
+        for _ in range(4):
+            command = [sys.executable, "-c", CLAIM, str(tmp_path)]
+            processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+            if len(processes) < 4:
+                assert processes[-1].stdout.readline() == f"{len(processes) - 1}\n"
+        processes[1].kill()
+        assert processes[3].stdout.readline() == "1\n"
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.parametrize(
+    ("visible", "expected"), [("", 0), ("0", 1), ("3,5", 2), ("GPU-1a,GPU-2b,GPU-3c", 3)]
+)
+def test_the_environment_says_how_many_there_are(monkeypatch, visible, expected):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert gpus.count() == expected
+
+
+def test_without_it_the_device_files_do(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert gpus.count() == len(list(Path("/dev").glob("nvidia[0-9]*")))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_auto_is_a_gpu_where_there_is_one():
+    assert _device("auto", None).type == "cuda"
