@@ -1,17 +1,28 @@
 # make demo: everything from nothing to a table.   make test, make lint: what CI runs.
+# make slurm-up, make slurm-down: a cluster to try the grid on.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+SLURM ?= /tmp/eqco-slurm
 
 .DELETE_ON_ERROR:
-.PHONY: demo test lint format schema
+.PHONY: demo test lint format schema slurm-up slurm-down
 
 demo: $(VENV)/installed
 	$(BIN)/snakemake --configfile params/demo.yaml
 	@cat results/demo/table.md
 
 test: $(VENV)/installed
-	$(BIN)/pytest
+	sh .ci/slurm.sh
+	PATH="$$PATH:/usr/sbin" $(BIN)/pytest
+
+# A SLURM of two nodes on this machine, to try `snakemake --profile slurm` on; needs root.
+slurm-up: $(VENV)/installed
+	sh .ci/slurm.sh
+	PATH="$$PATH:/usr/sbin" $(BIN)/python tests/slurm/cluster.py up $(SLURM)
+
+slurm-down: $(VENV)/installed
+	$(BIN)/python tests/slurm/cluster.py down $(SLURM)
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 
-from conftest import ROOT, TINY
+from helpers import ROOT, TINY
 
 
 def test_one_file_and_one_line(tmp_path, digits):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import TINY, with_values
+from helpers import TINY, with_values
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import TINY, with_values
+from helpers import TINY, with_values
 
 COMMANDS = ["prepare", "pretrain", "linear-eval", "knn-eval", "table", "schema"]
 CELL = "method~simo/negatives~16/margin~eqco/seed~0"

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from conftest import TINY
+from helpers import TINY
 from torch.nn import functional as F
 
 from eqco import diagnostics

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import TINY
+from helpers import TINY
 
 from eqco import forkserver
 from eqco.grid import cells

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, TINY, with_values
+from helpers import ROOT, TINY, with_values
 from pydantic import BaseModel
 
 from eqco import params

@@ -2,7 +2,7 @@
 
 import pandas as pd
 import pytest
-from conftest import ROOT
+from helpers import ROOT
 
 from eqco import tables
 from eqco.grid import axes, cells

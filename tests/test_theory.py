@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import TINY
+from helpers import TINY
 from test_cli import eqco, fails
 from torch.nn import functional as F
 

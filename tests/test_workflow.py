@@ -1,6 +1,7 @@
 """The grid as a user runs it: real Snakemake, a tiny study, in a copy of the project's files."""
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -12,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from conftest import ROOT, TINY, with_values
+from helpers import ROOT, TINY, with_values
 
 CELLS = 8  # of the tiny study
 A_CELL = "results/tiny/cells/*/*/*/*"
@@ -194,6 +195,19 @@ def test_a_killed_snakemake_started_again_loses_nothing(grid):
     assert len(trained) >= 2
     assert all(path.read_bytes() == content for path, content in trained.items())
     assert not (grid / "results" / "tiny" / "state").exists()
+
+
+@pytest.mark.parametrize("forced", [(), ("--forcerun", "pretrain"), ("--forceall",)])
+def test_what_finished_is_brought_back_unless_it_is_asked_for_anew(grid, forced):
+    trained = {}
+    for path in grid.glob(f"{A_CELL}/pretrain.json"):
+        summary = json.loads(path.read_text())
+        trained[path] = summary["seconds"]
+        cell = path.parent.relative_to(grid / "results/tiny/cells")
+        shutil.move(path.parent, grid / "results/tiny/state" / cell / summary["config_hash"])
+    ran(snakemake(grid, "--cores", "2", *forced))
+    seconds = {path: json.loads(path.read_text())["seconds"] for path in trained}
+    assert (seconds == trained) == (not forced)
 
 
 def test_two_at_once_are_one(grid):

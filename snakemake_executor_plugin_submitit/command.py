@@ -1,0 +1,123 @@
+"""What a submitit job runs: one command, whose processes are stopped with it.
+
+Jobs unpickle this module: it imports neither Snakemake nor anything slow.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from submitit.helpers import DelayedSubmission
+
+GRACE_SECONDS = 60  # for a command to save its state; SLURM's own limit is often shorter
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended: its exit code, and whether the kernel killed for want of memory."""
+
+    code: int
+    out_of_memory: bool
+
+
+class RunCommand:
+    """Run a shell command in a process group of its own.
+
+    SIGUSR2, which SLURM sends ahead of a time limit or a preemption, is passed on to the command's
+    processes; those that save their state on it are waited for, then the job is requeued. SIGTERM,
+    which comes with a cancellation, a requeue by hand or an unannounced preemption, is passed on
+    likewise, and the job ends without a result: the scheduler's state tells what became of it.
+
+    Args:
+        command: for the shell.
+        folder: to run it in.
+        requeues: how often the job may be requeued from here on.
+        changes: to the environment; None takes a variable away.
+    """
+
+    def __init__(
+        self, command: str, folder: str, requeues: int, changes: dict[str, str | None]
+    ) -> None:
+        self.command = command
+        self.folder = folder
+        self.requeues = requeues
+        self.changes = changes
+
+    def __call__(self) -> Outcome:
+        kills = oom_kills()
+        environment = {**os.environ, **self.changes}
+        process = subprocess.Popen(
+            self.command,
+            shell=True,
+            cwd=self.folder,
+            env={name: value for name, value in environment.items() if value is not None},
+            start_new_session=True,
+        )
+        self._group = process.pid
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._terminate)
+        try:
+            # not Popen.wait: its lock is held while a signal's handler runs
+            _, status = os.waitpid(process.pid, 0)
+        except BaseException:
+            self._end(signal.SIGTERM)
+            raise
+        process.returncode = os.waitstatus_to_exitcode(status)
+        return Outcome(process.returncode, oom_kills() > kills)
+
+    def checkpoint(self) -> DelayedSubmission | None:
+        """Called by submitit on SIGUSR2: what to run after the requeue, None to give up."""
+        self._end(signal.SIGUSR2)
+        if self.requeues == 0:
+            return None
+        again = RunCommand(self.command, self.folder, self.requeues - 1, self.changes)
+        return DelayedSubmission(again)
+
+    def _terminate(self, number: int, frame: FrameType | None) -> None:
+        self._end(signal.SIGTERM)
+        os._exit(128 + signal.SIGTERM)
+
+    def _end(self, number: signal.Signals) -> None:
+        """Signal the command's processes and wait for the last of them."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._group, number)
+        deadline = time.monotonic() + GRACE_SECONDS
+        while is_alive(self._group) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        with suppress(ProcessLookupError):
+            os.killpg(self._group, signal.SIGKILL)
+
+
+def is_alive(group: int) -> bool:
+    """Whether a process group has a process that is more than a zombie."""
+    import psutil  # where it is needed: it would slow every job's start
+
+    for process in psutil.process_iter():
+        with suppress(OSError, psutil.Error):
+            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+                return True
+    return False
+
+
+def oom_kills() -> int:
+    """How many processes of this control group the kernel has killed for want of memory."""
+    with suppress(OSError):
+        for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers == "memory":
+                file = Path("/sys/fs/cgroup/memory" + path, "memory.oom_control")
+            elif not controllers:
+                file = Path("/sys/fs/cgroup" + path, "memory.events")
+            else:
+                continue
+            with suppress(OSError):
+                if found := re.search(r"^oom_kill (\d+)$", file.read_text(encoding="utf-8"), re.M):
+                    return int(found[1])
+    return 0

@@ -1,0 +1,55 @@
+"""What was submitted, on disk: a Snakemake that died leaves its jobs to the next one."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from snakemake_interface_executor_plugins.jobs import JobExecutorInterface
+
+
+@dataclass(frozen=True)
+class Record:
+    """A submitted job: its id on the cluster, and for each output a digest of what makes it."""
+
+    cluster: str
+    id: str
+    outputs: dict[str, str]
+
+
+def outputs(job: JobExecutorInterface) -> dict[str, str]:
+    """Each output of a job, or of the jobs of a group, with a digest of what makes it."""
+    digests: dict[str, str] = {}
+    for member in job.jobs if job.is_group() else [job]:
+        makes = [member.rule.name, member.shellcmd, [str(p) for p in member.params]]
+        digest = hashlib.sha256(json.dumps(makes).encode()).hexdigest()
+        digests |= {str(output): digest for output in member.output}
+    return digests
+
+
+class Records:
+    """One file a job in a folder, from its submission until its end has been seen."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def add(self, record: Record) -> None:
+        path = self._path(record.id)
+        temporary = path.with_name(f".{path.name}.tmp")
+        temporary.write_text(json.dumps(asdict(record)), encoding="utf-8")
+        os.replace(temporary, path)
+
+    def remove(self, id_: str) -> None:
+        self._path(id_).unlink(missing_ok=True)
+
+    def __iter__(self) -> Iterator[Record]:
+        for path in sorted(self.folder.glob("*.json")):
+            # another Snakemake in this folder may be done with it
+            with suppress(OSError, ValueError, TypeError):
+                yield Record(**json.loads(path.read_text(encoding="utf-8")))
+
+    def _path(self, id_: str) -> Path:
+        return self.folder / f"{id_}.json"

@@ -1,0 +1,76 @@
+"""A folder with a Snakefile, and Snakemake in it as a user runs it."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+from cluster import Cluster, wait_until
+
+
+class Project:
+    """A folder with a Snakefile, and Snakemake in it through submitit."""
+
+    def __init__(self, folder: Path, cluster: Cluster | None = None) -> None:
+        self.folder = folder
+        self.cluster = cluster
+        self.environment = cluster.environment if cluster else dict(os.environ)
+        self.processes: list[subprocess.Popen[str]] = []
+
+    def write(self, snakefile: str) -> None:
+        (self.folder / "Snakefile").write_text(textwrap.dedent(snakefile))
+
+    def start(self, *arguments: str, profile: bool = False) -> subprocess.Popen[str]:
+        """Start Snakemake; its output goes to log.txt."""
+        if profile:
+            options = ["--profile", "slurm"]
+        else:
+            options = ["--executor", "submitit", "--jobs", "500", "--latency-wait", "3"]
+        log = (self.folder / "log.txt").open("w")
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "snakemake", "--seconds-between-status-checks", "1"),
+                *(*options, "--nolock", "--rerun-incomplete", *arguments),
+            ],
+            cwd=self.folder,
+            env=self.environment,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            text=True,
+        )
+        self.processes.append(process)
+        return process
+
+    def run(self, *arguments: str, profile: bool = False) -> int:
+        return self.start(*arguments, profile=profile).wait(timeout=300)
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "log.txt").read_text()
+
+    def read(self, name: str) -> str:
+        path = self.folder / name
+        return path.read_text() if path.exists() else ""
+
+    def jobs(self) -> dict[str, str]:
+        """SLURM's jobs of this folder by id, an array's tasks each, and their states."""
+        assert self.cluster
+        lines = self.cluster("squeue", "-r", "-h", "-t", "all", "-o", "%i|%T|%Z").splitlines()
+        found = (line.split("|") for line in lines)
+        return {id_: state for id_, state, folder in found if folder == str(self.folder)}
+
+    def wait_for(self, text: str, name: str, seconds: float = 60) -> None:
+        """Until a file holds a regular expression."""
+        wait_until(lambda: re.search(text, self.read(name)), f"{text} in {name}", seconds)
+
+    def end(self) -> None:
+        for process in self.processes:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        if self.cluster and (ids := list(self.jobs())):
+            subprocess.run(["scancel", *ids], env=self.environment, check=False)

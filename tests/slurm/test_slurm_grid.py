@@ -1,0 +1,203 @@
+"""The grid on a real SLURM: the table of a local run, byte for byte, whatever happens to a cell."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+from cluster import Cluster, wait_until
+from project import Project
+
+ROOT = Path(__file__).parents[2]
+TINY = yaml.safe_load((ROOT / "tests/data/tiny.yaml").read_text())
+SMALL = (
+    *("--configfile", "tiny.yaml", "--latency-wait", "3", "--retries", "0"),
+    *("--default-resources", "mem_mb=1000", "runtime=5"),
+)
+
+
+def copy_of_the_project(folder: Path, epochs: int, seeds: int) -> None:
+    """The package and the workflow, and a study of one configuration."""
+    for name in (
+        *("eqco", "workflow", "slurm", "snakemake_executor_plugin_submitit"),
+        "snakemake_logger_plugin_eqco",
+    ):
+        ignored = shutil.ignore_patterns("__pycache__")
+        if (ROOT / name).is_symlink():
+            (folder / name).symlink_to((ROOT / name).readlink())
+        else:
+            shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    block = {"methods": ["moco"], "negatives": [16], "margins": ["eqco"]}
+    study = {**TINY, "grid": [{**block, "seeds": list(range(seeds))}]}
+    study["pretrain"] = {**study["pretrain"], "epochs": epochs, "queue": 512}
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(study))
+
+
+def table(folder: Path) -> bytes:
+    return b"".join(
+        (folder / "results/tiny" / name).read_bytes() for name in ("table.csv", "negatives.svg")
+    )
+
+
+def locally(folder: Path) -> bytes:
+    """The table of an undisturbed run on this machine."""
+    command = [sys.executable, "-m", "snakemake", "--configfile", "tiny.yaml", "--cores", "2"]
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return table(folder)
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory) -> bytes:
+    folder = tmp_path_factory.mktemp("short")
+    copy_of_the_project(folder, epochs=2, seeds=3)
+    return locally(folder)
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory) -> bytes:
+    """One cell that trains for about half a minute."""
+    folder = tmp_path_factory.mktemp("long")
+    copy_of_the_project(folder, epochs=LONG, seeds=1)
+    return locally(folder)
+
+
+LONG = 120
+
+
+@pytest.fixture
+def grid(slurm: Cluster, tmp_path: Path) -> Iterator[Project]:
+    grid = Project(tmp_path, slurm)
+    grid.environment = {
+        **grid.environment,
+        "PYTHONPATH": str(tmp_path),
+        "EQCO_CHECKPOINT_SECONDS": "2",
+    }
+    yield grid
+    grid.end()
+
+
+def cell_log(grid: Project) -> str:
+    """pretrain.log of all cells: a line an epoch."""
+    return "".join(
+        path.read_text() for path in grid.folder.glob("results/tiny/cells/**/pretrain.log")
+    )
+
+
+def first_epoch(grid: Project) -> int:
+    """Of the one cell's last process: its log begins where the training went on."""
+    return int(cell_log(grid).split("epoch ")[1].split("/")[0])
+
+
+def trainings(grid: Project) -> list[dict[str, str]]:
+    """The environments of the pretrain commands that run in the folder."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            line = process.cmdline()
+            if line[1:4] == ["-m", "eqco", "pretrain"] and process.cwd() == str(grid.folder):
+                found.append(process.environ())
+    return found
+
+
+def test_the_profile_gives_the_local_table(grid, short):
+    copy_of_the_project(grid.folder, epochs=2, seeds=3)
+    assert grid.run(*SMALL, profile=True) == 0, grid.log
+    assert table(grid.folder) == short
+    jobs = grid.jobs()
+    assert len(jobs) == 1 + 3  # the data, and a job a cell: its evaluations travel with it
+    assert len({id_.split("_")[0] for id_ in jobs}) == 2
+    assert "3 of 3 cells done" in grid.log
+    assert grid.run(*SMALL, profile=True) == 0
+    assert "Nothing to be done" in grid.log
+
+
+def test_a_cell_runs_on_the_gpu_that_slurm_gives_it(grid):
+    copy_of_the_project(grid.folder, epochs=400, seeds=3)
+    process = grid.start(*SMALL, profile=True)
+    wait_until(lambda: list(grid.jobs().values()).count("RUNNING") >= 3, "three cells", 90)
+    wait_until(lambda: len(trainings(grid)) == 3, "three trainings", 90)
+    given = {(t["SLURMD_NODENAME"], t["CUDA_VISIBLE_DEVICES"]) for t in trainings(grid)}
+    assert len(given) == 3
+    assert given < {("n1", "0"), ("n1", "1"), ("n2", "0"), ("n2", "1")}
+    wait_until(lambda: cell_log(grid).count("epoch 1/") == 3, "three first epochs", 90)
+    os.kill(process.pid, signal.SIGINT)
+    process.wait(timeout=60)
+    wait_until(lambda: not trainings(grid), "the end of all trainings")
+    # what was cancelled has saved its state
+    assert list(grid.folder.glob("results/tiny/state/**/step-*"))
+
+
+def test_out_of_time_a_cell_is_requeued_and_ends_in_the_same_bytes(grid, long):
+    copy_of_the_project(grid.folder, epochs=LONG, seeds=1)
+    code = grid.run(
+        *(argument.replace("runtime=5", "runtime=1") for argument in SMALL),
+        *("--submitit-signal-seconds", "40", "--groups", "pretrain=training"),
+        profile=True,
+    )
+    assert code == 0, grid.log
+    assert table(grid.folder) == long
+    assert first_epoch(grid) > 5
+
+
+def test_preempted_and_requeued_by_hand_a_cell_ends_in_the_same_bytes(grid, slurm, long):
+    copy_of_the_project(grid.folder, epochs=LONG, seeds=1)
+    process = grid.start(*SMALL, profile=True)
+    wait_until(lambda: "epoch 5/" in cell_log(grid), "epoch 5", 90)
+    command = ("sbatch", "--parsable", "-o", "/dev/null", "-p", "high", "--exclusive", "-N2")
+    command += ("--wrap", "sleep 300")
+    urgent = slurm(*command).strip()
+    wait_until(lambda: list(grid.jobs().values()).count("PENDING") == 1, "preemption")
+    slurm("scancel", urgent)
+    wait_until(lambda: list(grid.jobs().values()).count("RUNNING") == 1, "requeue")
+    wait_until(lambda: cell_log(grid).count("epoch") >= 5, "going on", 90)
+    (running,) = (id_ for id_, state in grid.jobs().items() if state == "RUNNING")
+    slurm("scontrol", "requeue", running)
+    assert process.wait(timeout=200) == 0, grid.log
+    assert table(grid.folder) == long
+    assert len(grid.jobs()) == 2
+
+
+def test_a_cell_that_was_cancelled_goes_on_in_the_next_run(grid, slurm, long):
+    copy_of_the_project(grid.folder, epochs=LONG, seeds=1)
+    process = grid.start(*SMALL, profile=True)
+    wait_until(lambda: "epoch 20/" in cell_log(grid), "epoch 20", 90)
+    (running,) = (id_ for id_, state in grid.jobs().items() if state == "RUNNING")
+    slurm("scancel", running)
+    assert process.wait(timeout=60) == 1
+    assert f"{running} was cancelled" in grid.log
+    assert grid.run(*SMALL, profile=True) == 0, grid.log
+    assert table(grid.folder) == long
+    assert first_epoch(grid) > 15
+
+
+def test_a_killed_snakemake_and_another_at_once_train_a_cell_once(grid, long):
+    copy_of_the_project(grid.folder, epochs=LONG, seeds=1)
+    first = grid.start(*SMALL, profile=True)
+    wait_until(lambda: "epoch 5/" in cell_log(grid), "epoch 5", 90)
+    assert grid.run(*SMALL, profile=True) == 1
+    assert f"results/tiny/lock: is held by process {first.pid} on" in grid.log
+    first.kill()
+    first.wait()
+    assert grid.run(*SMALL, profile=True) == 0, grid.log
+    assert "of a Snakemake that is gone" in grid.log
+    assert table(grid.folder) == long
+    assert len(grid.jobs()) == 2
+    assert cell_log(grid).count("epoch ") == LONG
+
+
+def test_it_runs_without_slurm(tmp_path, short):
+    grid = Project(tmp_path)
+    grid.environment["PYTHONPATH"] = str(tmp_path)
+    copy_of_the_project(tmp_path, epochs=2, seeds=3)
+    code = grid.run(*SMALL, "--submitit-cluster", "local", "--jobs", "2", profile=True)
+    assert code == 0, grid.log
+    assert table(tmp_path) == short
