@@ -153,6 +153,7 @@ def linear_eval(
 ) -> None:
     """Rate a frozen encoder by linear probes: SGD as MoCo's, and L-BFGS."""
     from eqco.evaluate import linear, linear_lbfgs
+    from eqco.results import settings_of
 
     settings = load_study(study).evaluate
     features, identity, seed = _features(encoder, data, device, threads)
@@ -160,7 +161,7 @@ def linear_eval(
         "linear-lbfgs": linear_lbfgs(features, settings.linear_lbfgs),
         "linear": linear(features, settings.linear, seed),
     }
-    _write_evaluation(out, identity, accuracies)
+    _write_evaluation(out, identity, settings_of(settings, "linear.json"), accuracies)
 
 
 @app.command()
@@ -174,10 +175,12 @@ def knn_eval(
 ) -> None:
     """Rate a frozen encoder by a weighted k-nearest-neighbour vote."""
     from eqco.evaluate import knn
+    from eqco.results import settings_of
 
     settings = load_study(study).evaluate
     features, identity, _ = _features(encoder, data, device, threads)
-    _write_evaluation(out, identity, {"knn": knn(features, settings.knn)})
+    accuracies = {"knn": knn(features, settings.knn)}
+    _write_evaluation(out, identity, settings_of(settings, "knn.json"), accuracies)
 
 
 @app.command()
@@ -186,8 +189,11 @@ def table(
     results: Annotated[
         Path | None, typer.Option(help="Folder that holds cells/; results/<study> by default")
     ] = None,
+    published: Annotated[Path, typer.Option(help="CSV file of published numbers")] = Path(
+        "params", "published.csv"
+    ),
 ) -> None:
-    """Gather a study's cells in table.csv, table.md, negatives.svg and .png; print the table."""
+    """Gather a study's cells in table.csv, table.md, metrics.json, negatives.svg and .png."""
     from eqco import figures, tables
     from eqco.files import write
     from eqco.provenance import gather
@@ -196,9 +202,10 @@ def table(
     parsed = load_study(study)
     folder = results or Path("results", parsed.study)
     accuracies, summaries = tables.read_study(parsed, folder, str(study))
-    rows = tables.beside_published(tables.aggregate(accuracies), parsed)
+    rows = tables.beside_published(tables.aggregate(accuracies), parsed, published)
     write(folder / "table.csv", rows.to_csv(index=False))
     write(folder / "table.md", tables.markdown(rows))
+    write_json(folder / "metrics.json", tables.metrics(rows))
     figures.negatives(accuracies, parsed.study, folder / "negatives")
     write_json(folder / "provenance.json", gather(parsed, summaries))
     print(tables.markdown(rows), end="")
@@ -290,10 +297,12 @@ def _features(encoder: Path, data: Path, device: str, threads: int | None) -> An
     return features, identity, saved.config["cell"]["seed"]
 
 
-def _write_evaluation(out: Path, identity: dict[str, str], accuracies: dict[str, float]) -> None:
+def _write_evaluation(
+    out: Path, identity: dict[str, str], settings: dict[str, Any], accuracies: dict[str, float]
+) -> None:
     from eqco.results import write_json
 
-    write_json(out, {**identity, "accuracy": accuracies})
+    write_json(out, {**identity, "settings": settings, "accuracy": accuracies})
     for protocol, accuracy in accuracies.items():
         print(f"{protocol} {accuracy:.2f} %")
 

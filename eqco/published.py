@@ -8,7 +8,6 @@ import pandas as pd
 from eqco.grid import text
 from eqco.params import Cell, Study
 
-FILE = Path("params", "published.csv")
 # our names, and those under which the numbers were published
 DATASETS = {"cifar10-jpeg": "cifar-10", "cifar100": "cifar-100", "imagenet": "imagenet-1k"}
 METHODS = {"moco": ("moco", "moco-v2")}
@@ -21,7 +20,7 @@ def _read(file: Path) -> pd.DataFrame:
     return pd.read_csv(file)
 
 
-def matches(study: Study, cell: Cell, protocol: str, file: Path = FILE) -> pd.DataFrame:
+def matches(study: Study, cell: Cell, protocol: str, file: Path) -> pd.DataFrame:
     """The published numbers of a cell's dataset, method, loss, K, batch, epochs and protocol.
 
     A number whose source does not say K or the batch matches any; its epochs must be said and

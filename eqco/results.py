@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from eqco.errors import InputError
 from eqco.files import sha256, write
-from eqco.params import canonical, config_hash
+from eqco.params import Evaluate, canonical, config_hash
 
 if TYPE_CHECKING:
     import torch
 
 ENCODER, CONFIG, SUMMARY = "encoder.safetensors", "config.json", "pretrain.json"
 MADE_BY = "made_by"
-EVALUATIONS = ("linear.json", "knn.json")
+EVALUATIONS = {"linear.json": {"linear", "linear_lbfgs"}, "knn.json": {"knn"}}  # settings they read
 
 
 @dataclass(frozen=True)
@@ -97,12 +97,20 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def read_cell(folder: Path, config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, float]]:
+def settings_of(evaluate: Evaluate, name: str) -> dict[str, Any]:
+    """The settings that an evaluation's file depends on."""
+    return evaluate.model_dump(mode="json", include=EVALUATIONS[name])
+
+
+def read_cell(
+    folder: Path, config: dict[str, Any], evaluate: Evaluate
+) -> tuple[dict[str, Any], dict[str, float]]:
     """The summary of a cell's pretraining, and its accuracies (percent) by protocol.
 
     Args:
         folder: of the cell.
         config: the configuration that the study resolves to for it.
+        evaluate: the study's settings of the evaluations.
 
     Raises:
         InputError: when a file is missing, or does not belong to this configuration, or an
@@ -115,6 +123,7 @@ def read_cell(folder: Path, config: dict[str, Any]) -> tuple[dict[str, Any], dic
         for key, expected in (
             ("config_hash", config_hash(config)),
             ("encoder", summary.get("encoder")),
+            ("settings", settings_of(evaluate, name) if name in EVALUATIONS else None),
         ):
             if found.get(key) != expected:
                 raise InputError(

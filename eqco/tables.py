@@ -48,7 +48,9 @@ def read_study(
     """
     rows, summaries, named = [], [], axes(study)
     for path, cell in cells(study, source).items():
-        summary, accuracies = read_cell(results / "cells" / path, study.resolve(cell))
+        summary, accuracies = read_cell(
+            results / "cells" / path, study.resolve(cell), study.evaluate
+        )
         summaries.append(summary)
         row = _configuration(cell, named)
         for protocol in PROTOCOLS:
@@ -95,11 +97,16 @@ def aggregate(accuracies: pd.DataFrame) -> pd.DataFrame:
     return groups.apply(over_seeds).unstack().reset_index()
 
 
-def beside_published(table: pd.DataFrame, study: Study) -> pd.DataFrame:
+def beside_published(table: pd.DataFrame, study: Study, file: Path) -> pd.DataFrame:
     """The table with what was published for its rows, and ours less that, in points.
 
     Two columns, ``published`` (values, each with its paper and protocol) and ``difference``; none
     where nothing was published for any row.
+
+    Args:
+        table: of ``aggregate``.
+        study: the study.
+        file: the published numbers.
     """
     named = axes(study)
     found: dict[tuple[Any, ...], pd.DataFrame] = {}
@@ -107,7 +114,7 @@ def beside_published(table: pd.DataFrame, study: Study) -> pd.DataFrame:
         for protocol in PROTOCOLS:
             key = (*_configuration(cell, named).values(), protocol)
             if key not in found:  # once for all seeds
-                found[key] = matches(study, cell, protocol)
+                found[key] = matches(study, cell, protocol, file)
     if all(rows.empty for rows in found.values()):
         return table
     published, difference = [], []
@@ -117,6 +124,23 @@ def beside_published(table: pd.DataFrame, study: Study) -> pd.DataFrame:
         ours = float(row["mean"])
         difference.append(" ".join(f"{ours - value:+.2f}" for value in rows["value"]))
     return table.assign(published=published, difference=difference)
+
+
+def metrics(table: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """Mean accuracies in percent by protocol and configuration, for ``dvc metrics``.
+
+    A configuration is named by method, K and m, and by what else differs within the table.
+    """
+    symbols = {"negatives": "K=", "margin": "m=", "alpha": "α=", "temperature": "τ="}
+    others = ("loss", "temperature", "batch", "lr")
+    names = ["method", "negatives", "margin"]
+    names += [name for name in others if name in table and table[name].nunique() > 1]
+    names += ["alpha"] * (table[table["margin"] == "eqco"]["alpha"].nunique() > 1)
+    found: dict[str, dict[str, float]] = {}
+    for row in table.to_dict("records"):
+        label = " ".join(f"{symbols.get(c, '')}{row[c]}" for c in names if row[c] != "")
+        found.setdefault(row["protocol"], {})[label] = float(row["mean"])
+    return found
 
 
 def markdown(table: pd.DataFrame) -> str:

@@ -63,27 +63,24 @@ def table_of(study: Study, accuracy: float) -> pd.DataFrame:
     return tables.aggregate(pd.DataFrame(rows))
 
 
-@pytest.fixture
-def at_root(monkeypatch):
-    """Where Snakemake runs."""
-    monkeypatch.chdir(ROOT)
+FILE = ROOT / "params" / "published.csv"
 
 
-def test_ours_stands_beside_the_papers_with_the_difference(at_root):
+def test_ours_stands_beside_the_papers_with_the_difference():
     """MoCo's notebook says 82.6 by kNN, and nothing by a linear probe at 200 epochs."""
     study = load_study(ROOT / "params" / "moco-cifar10-demo.yaml")
-    table = tables.beside_published(table_of(study, 82.0), study).set_index("protocol")
+    table = tables.beside_published(table_of(study, 82.0), study, FILE).set_index("protocol")
     assert "82.6 MoCo CIFAR-10 notebook" in table.loc["knn", "published"]
     assert "-0.60" in table.loc["knn", "difference"].split()
     assert table.loc["linear-lbfgs", "published"] == ""
 
 
-def test_a_batch_sweep_finds_the_value_of_each_batch(at_root):
+def test_a_batch_sweep_finds_the_value_of_each_batch():
     study = load_study(ROOT / "params" / "simclr-dcl-cifar10.yaml")
     found = {
         (cell.batch, cell.margin): set(rows["value"])
         for cell in cells(study).values()
-        if not (rows := matches(study, cell, "linear")).empty
+        if not (rows := matches(study, cell, "linear", FILE)).empty
     }
     assert 86.4 in found[32, 0]
     assert 87.0 in found[32, float("inf")]
@@ -91,13 +88,12 @@ def test_a_batch_sweep_finds_the_value_of_each_batch(at_root):
     assert 88.5 not in found[32, 0]
 
 
-def test_a_study_without_published_numbers_has_no_such_columns(at_root):
+def test_a_study_without_published_numbers_has_no_such_columns():
     study = load_study(ROOT / "params" / "demo.yaml")
     table = table_of(study, 90.0)
-    assert tables.beside_published(table, study).equals(table)
+    assert tables.beside_published(table, study, FILE).equals(table)
 
 
-def test_elsewhere_nothing_is_found(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_elsewhere_nothing_is_found(tmp_path):
     study = load_study(ROOT / "params" / "moco-cifar10-demo.yaml")
-    assert matches(study, next(iter(cells(study).values())), "knn").empty
+    assert matches(study, next(iter(cells(study).values())), "knn", tmp_path / "none").empty

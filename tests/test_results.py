@@ -10,7 +10,7 @@ from eqco import results
 from eqco.errors import InputError
 from eqco.grid import cells
 from eqco.networks import Encoder
-from eqco.params import config_hash
+from eqco.params import Evaluate, Linear, config_hash
 
 
 @pytest.fixture
@@ -69,12 +69,13 @@ def folder(tmp_path, config):
     results.write_json(tmp_path / "pretrain.json", {**identity, "seconds": 1})
     accuracy = {"linear.json": {"linear": 1.0, "linear-lbfgs": 2.0}, "knn.json": {"knn": 3.0}}
     for name, values in accuracy.items():
-        results.write_json(tmp_path / name, {**identity, "accuracy": values})
+        settings = results.settings_of(Evaluate(), name)
+        results.write_json(tmp_path / name, {**identity, "settings": settings, "accuracy": values})
     return tmp_path
 
 
 def test_a_cell_is_read_with_all_its_accuracies(folder, config):
-    summary, accuracies = results.read_cell(folder, config)
+    summary, accuracies = results.read_cell(folder, config, Evaluate())
     assert summary["seconds"] == 1
     assert accuracies == {"linear": 1.0, "linear-lbfgs": 2.0, "knn": 3.0}
 
@@ -85,14 +86,19 @@ def test_a_file_of_another_run_is_refused(folder, config, name, key):
     values = json.loads((folder / name).read_text())
     results.write_json(folder / name, {**values, key: "other"})
     with pytest.raises(InputError, match=rf"{key}: .*belongs to another run"):
-        results.read_cell(folder, config)
+        results.read_cell(folder, config, Evaluate())
+
+
+def test_an_evaluation_with_other_settings_is_refused(folder, config):
+    with pytest.raises(InputError, match=r"linear.json: settings: .*belongs to another run"):
+        results.read_cell(folder, config, Evaluate(linear=Linear(lr=3.0)))
 
 
 @pytest.mark.parametrize("name", ["pretrain.json", "linear.json", "knn.json"])
 def test_a_missing_or_damaged_file_is_named(folder, config, name):
     (folder / name).write_text("{")
     with pytest.raises(InputError, match=rf"{name}: is damaged"):
-        results.read_cell(folder, config)
+        results.read_cell(folder, config, Evaluate())
     (folder / name).unlink()
     with pytest.raises(InputError, match=rf"{name}: cannot be read: No such file"):
-        results.read_cell(folder, config)
+        results.read_cell(folder, config, Evaluate())

@@ -38,7 +38,7 @@ def jobs(output: str) -> dict[str, int]:
 
 def ran(done: subprocess.CompletedProcess[str]) -> dict[str, int]:
     assert done.returncode == 0, done.stdout
-    return {} if "Nothing to be done" in done.stdout else jobs(done.stdout)
+    return jobs_or_none(done.stdout)
 
 
 def change(folder: Path, changes: dict) -> None:
@@ -108,7 +108,7 @@ def test_a_cosmetic_edit_of_the_source_runs_nothing(grid):
 def test_a_table_without_its_cells_is_not_believed(grid):
     """As in a fresh clone of a repository that holds tables."""
     shutil.rmtree(grid / "results" / "tiny" / "cells")
-    shutil.rmtree(grid / ".snakemake")
+    shutil.rmtree(grid / "results" / "tiny" / ".snakemake")
     assert jobs(snakemake(grid, "-n").stdout)["pretrain"] == CELLS
 
 
@@ -159,7 +159,6 @@ def test_a_changed_parameter_runs_what_depends_on_it(grid, changes, expected):
 def test_the_same_study_gives_the_same_bytes(grid):
     before = tables(grid)
     shutil.rmtree(grid / "results")
-    shutil.rmtree(grid / ".snakemake")
     assert ran(snakemake(grid, "--cores", "2"))["pretrain"] == CELLS
     assert tables(grid) == before
 
@@ -167,7 +166,6 @@ def test_the_same_study_gives_the_same_bytes(grid):
 def start_anew(grid: Path) -> subprocess.Popen[str]:
     """Start the whole grid from nothing, and come back once two cells are trained."""
     shutil.rmtree(grid / "results")
-    shutil.rmtree(grid / ".snakemake")
     command = [sys.executable, "-m", "snakemake", "--configfile", "tiny.yaml", "--cores", "2"]
     process = subprocess.Popen(
         command,
@@ -218,6 +216,47 @@ def test_two_at_once_are_one(grid):
     assert f"results/tiny/lock: is held by process {first.pid} on" in second.stdout
     assert first.wait() == 0
     assert tables(grid) == before
+
+
+RECORDS = "results/tiny/.snakemake"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "file"),
+    [("temperature", 0.5, "pretrain.json"), ("evaluate.linear.lr", 3.0, "linear.json")],
+)
+def test_results_without_their_records_are_not_kept_under_other_parameters(grid, key, value, file):
+    """As in a clone that has pulled results without Snakemake's records."""
+    shutil.rmtree(grid / RECORDS)
+    change(grid, {key: value})
+    done = snakemake(grid, "-n")
+    assert done.returncode == 1
+    assert re.search(
+        rf"{file}: is a result of other parameters, and .* `dvc checkout`", done.stdout
+    )
+
+
+def test_records_of_another_commit_do_not_vouch_for_these_results(grid, tmp_path):
+    mine = shutil.copytree(grid, tmp_path / "mine", symlinks=True)
+    change(grid, {"temperature": 0.5})
+    ran(snakemake(grid, "--cores", "2"))
+    shutil.rmtree(mine / RECORDS)
+    shutil.copytree(grid / RECORDS, mine / RECORDS)
+    change(mine, {"temperature": 0.5})
+    done = snakemake(mine, "-n")
+    assert done.returncode == 1
+    assert "pretrain.json: is a result of other parameters" in done.stdout
+    change(mine, {"temperature": 0.2})  # its own: what the records say is noticed
+    assert jobs(snakemake(mine, "-n").stdout)["pretrain"] == CELLS
+
+
+def test_results_without_records_but_of_these_parameters_are_kept(grid):
+    shutil.rmtree(grid / RECORDS)
+    assert "pretrain" not in jobs_or_none(snakemake(grid, "-n").stdout)
+
+
+def jobs_or_none(output: str) -> dict[str, int]:
+    return {} if "Nothing to be done" in output else jobs(output)
 
 
 def test_a_mistake_in_the_study_stops_before_any_job(grid):

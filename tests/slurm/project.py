@@ -61,7 +61,9 @@ class Project:
         assert self.cluster
         lines = self.cluster("squeue", "-r", "-h", "-t", "all", "-o", "%i|%T|%Z").splitlines()
         found = (line.split("|") for line in lines)
-        return {id_: state for id_, state, folder in found if folder == str(self.folder)}
+        return {
+            id_: state for id_, state, folder in found if f"{folder}/".startswith(f"{self.folder}/")
+        }
 
     def wait_for(self, text: str, name: str, seconds: float = 60) -> None:
         """Until a file holds a regular expression."""

@@ -103,7 +103,9 @@ def trainings(grid: Project) -> list[dict[str, str]]:
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
             line = process.cmdline()
-            if line[1:4] == ["-m", "eqco", "pretrain"] and process.cwd() == str(grid.folder):
+            if line[1:4] == ["-m", "eqco", "pretrain"] and process.cwd() == str(
+                grid.folder / "results" / "tiny"
+            ):
                 found.append(process.environ())
     return found
 

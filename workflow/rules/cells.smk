@@ -21,8 +21,7 @@ rule pretrain:
     shell:
         "python -m eqco pretrain {params.study:q} --cell {params.cell:q} --expect {params.hash}"
         " --data $(dirname {input.manifest:q}) --out $(dirname {output.encoder:q})"
-        f" --state {RESULTS}/state/"
-        "{params.cell:q} --threads {threads} > {log:q} 2>&1"
+        " --state state/{params.cell:q} --threads {threads} > {log:q} 2>&1"
 
 
 rule linear_eval:

@@ -19,30 +19,45 @@ os.environ.update(
     PATH=os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", "")
 )
 
-# Relative: it is a parameter of the jobs, and a folder that moved must not make them stale.
-STUDY_FILE = os.path.relpath((workflow.configfiles or ["--configfile"])[-1])
+ROOT = Path(workflow.basedir).parent
+study_file = os.path.relpath((workflow.configfiles or ["--configfile"])[-1])
 
 try:
-    STUDY = load_study(Path(STUDY_FILE))
-    if parse_study(config, STUDY_FILE) != STUDY:
+    STUDY = load_study(Path(study_file))
+    if parse_study(config, study_file) != STUDY:
         raise InputError(
-            f"{STUDY_FILE}: the jobs read this file alone: "
+            f"{study_file}: the jobs read this file alone: "
             "write there what --config or another --configfile says"
         )
-    CELLS = cells(STUDY, STUDY_FILE)
+    CELLS = cells(STUDY, study_file)
 except InputError as error:
     raise WorkflowError(str(error))
 
 CONFIG_HASH = {path: config_hash(STUDY.resolve(cell)) for path, cell in CELLS.items()}
-DATA = f"data/{STUDY.data.name}"
-RESULTS = f"results/{STUDY.study}"
+study_file = os.path.abspath(study_file)
+
+
+# A study's folder is its working directory: Snakemake's records of a study lie beside its results,
+# and travel with them.
+workdir: f"{ROOT}/results/{STUDY.study}"
+
+
+# Relative: they are parameters of the jobs, and a project that moved must not make them stale.
+STUDY_FILE, DATA, PUBLISHED = (
+    os.path.relpath(path)
+    for path in (
+        study_file,
+        f"{ROOT}/data/{STUDY.data.name}",
+        f"{ROOT}/params/published.csv",
+    )
+)
 
 # One column an axis, as text: a path is method~simo/negatives~16/margin~eqco/seed~0.
 AXES = pd.DataFrame(
     dict(axis.split("~", 1) for axis in path.split("/")) for path in CELLS
 )
 CELL = Paramspace(AXES).wildcard_pattern
-CELL_FOLDER = f"{RESULTS}/cells/{CELL}"
+CELL_FOLDER = f"cells/{CELL}"
 
 
 def expected_hash(wildcards):

@@ -3,11 +3,14 @@ rule prepare:
         manifest=f"{DATA}/MANIFEST.json",
         splits=expand("{data}/{split}.safetensors", data=DATA, split=["train", "test"]),
     log:
-        f"{RESULTS}/logs/prepare.log",
+        "logs/prepare.log",
     conda:
         ENVIRONMENT
     params:
         study=STUDY_FILE,
         data=canonical(STUDY.data.model_dump(exclude={"train_images"})),
+        root=os.path.relpath(ROOT),
     shell:
-        "python -m eqco prepare {params.study:q} --out $(dirname {output.manifest:q}) > {log:q} 2>&1"
+        # from the root: a study names its images' folder from there
+        "(cd {params.root:q} && python -m eqco prepare"
+        f" {os.path.relpath(study_file, ROOT)} --out data/{STUDY.data.name}) > {{log:q}} 2>&1"

@@ -1,22 +1,24 @@
 rule table:
     input:
-        expand(
-            "{results}/cells/{cell}/{file}",
-            results=RESULTS,
+        cells=expand(
+            "cells/{cell}/{file}",
             cell=CELLS,
             file=["pretrain.json", "linear.json", "knn.json"],
         ),
+        published=PUBLISHED if os.path.exists(PUBLISHED) else [],
     output:
-        csv=f"{RESULTS}/table.csv",
-        markdown=f"{RESULTS}/table.md",
-        svg=f"{RESULTS}/negatives.svg",
-        png=f"{RESULTS}/negatives.png",
-        provenance=f"{RESULTS}/provenance.json",
+        csv="table.csv",
+        markdown="table.md",
+        svg="negatives.svg",
+        png="negatives.png",
+        metrics="metrics.json",
+        provenance="provenance.json",
     log:
-        f"{RESULTS}/logs/table.log",
+        "logs/table.log",
     conda:
         ENVIRONMENT
     params:
         study=STUDY_FILE,
     shell:
-        "python -m eqco table {params.study:q} --results $(dirname {output.csv:q}) > {log:q} 2>&1"
+        f"python -m eqco table {{params.study:q}} --results . --published {PUBLISHED}"
+        " > {log:q} 2>&1"
