@@ -1,0 +1,288 @@
+"""DVC as a user runs it: real git, DVC and Snakemake, a tiny study, a directory as the remote."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from helpers import ROOT, TINY, with_values
+
+CELLS = "results/small/cells"
+RECORDS = "results/small/.snakemake/metadata"
+ENVIRONMENT = {
+    **os.environ,
+    "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    **{f"GIT_{who}_{what}": "a@b" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
+}
+
+
+def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command in ``folder``, with the package that lies there."""
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env={**ENVIRONMENT, "PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def ok(folder: Path, *command: str) -> str:
+    done = run(folder, *command)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def dvc(folder: Path, *arguments: str) -> str:
+    return ok(folder, "dvc", *arguments)
+
+
+def commit(folder: Path, message: str) -> None:
+    ok(folder, "git", "add", "-A")
+    ok(folder, "git", "commit", "-qm", message)
+
+
+def change(folder: Path, changes: dict) -> None:
+    path = folder / "params" / "small.yaml"
+    path.write_text(yaml.safe_dump(with_values(yaml.safe_load(path.read_text()), changes)))
+
+
+@pytest.fixture(scope="module")
+def origin(tmp_path_factory) -> Path:
+    """A repository with two studies, whose results are committed and pushed."""
+    folder = tmp_path_factory.mktemp("dvc") / "origin"
+    shutil.copytree(ROOT / "eqco", folder / "eqco", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "workflow", folder / "workflow")
+    shutil.copytree(ROOT / ".dvc" / "plots", folder / ".dvc" / "plots")
+    for name in (".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore"):
+        shutil.copy(ROOT / name, folder / name)
+    (folder / "params").mkdir()
+    shutil.copy(ROOT / "params" / "published.csv", folder / "params")
+    tiny = yaml.safe_load(TINY.read_text())
+    one = {"grid.0.negatives": [1], "grid.0.margins": [0], "grid.0.seeds": [0]}
+    for name, changes in (("small", {}), ("other", one)):
+        study = with_values(tiny, {**changes, "study": name})
+        (folder / "params" / f"{name}.yaml").write_text(yaml.safe_dump(study))
+    pipeline = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+    pipeline["stages"]["data"]["foreach"] = {"digits": {"study": "small"}}
+    pipeline["stages"]["grid"]["foreach"] = {
+        "small": {"data": "digits"},
+        "other": {"data": "digits"},
+    }
+    (folder / "dvc.yaml").write_text(yaml.safe_dump(pipeline))
+    ok(folder, "git", "init", "-q", "-b", "main")
+    dvc(folder, "remote", "add", "-d", "store", str(folder.parent / "store"))
+    dvc(folder, "remote", "modify", "store", "verify", "true")
+    dvc(folder, "repro")
+    commit(folder, "results")
+    dvc(folder, "push")
+    return folder
+
+
+@pytest.fixture
+def clone(origin, tmp_path) -> Path:
+    ok(tmp_path, "git", "clone", "-q", str(origin), "clone")
+    return tmp_path / "clone"
+
+
+def test_tables_are_in_git_and_what_is_large_is_in_dvc(origin):
+    in_git = ok(origin, "git", "ls-files", "results", "data").split()
+    names = ("metrics.json", "negatives.png", "negatives.svg", "provenance.json", "table.csv")
+    for study in ("small", "other"):
+        assert {f"results/{study}/{name}" for name in (*names, "table.md")} <= set(in_git)
+    assert not [path for path in in_git if "cells" in path or path.endswith(".safetensors")]
+    in_dvc = ok(origin, "dvc", "list", "-R", "--dvc-only", ".").split()
+    assert "data/digits/train.safetensors" in in_dvc
+    assert len([path for path in in_dvc if path.endswith("encoder.safetensors")]) == 8 + 1
+    assert not [path for path in in_dvc if "/state/" in path or path.endswith(".log")]
+
+
+def test_a_clone_with_its_data_has_nothing_to_do(clone):
+    dvc(clone, "pull")
+    assert "Data and pipelines are up to date" in dvc(clone, "repro")
+    assert "plots/index.html" in dvc(clone, "plots", "show", "--out", "../plots")
+    plan = ok(clone, "python", "-m", "snakemake", "--configfile", "params/small.yaml", "-n")
+    assert "Nothing to be done" in plan
+    assert ok(clone, "git", "status", "--short") == ""
+
+
+def test_a_study_is_pulled_without_the_others(clone):
+    dvc(clone, "pull", "grid@other")
+    assert list(clone.glob("results/other/cells/**/encoder.safetensors"))
+    assert not (clone / CELLS).exists()
+    assert not list(clone.glob("data/*/train.safetensors"))
+
+
+def seconds(folder: Path) -> dict[str, float]:
+    """The time that each cell's training took, which another training would not repeat."""
+    return {
+        str(path.relative_to(folder)): json.loads(path.read_text())["seconds"]
+        for path in folder.glob(f"{CELLS}/**/pretrain.json")
+    }
+
+
+def test_one_parameter_runs_the_cells_that_it_touches_and_the_diffs_say_what_changed(clone):
+    dvc(clone, "pull")
+    before = seconds(clone)
+    change(clone, {"alpha": 8})
+    dvc(clone, "repro", "grid@small")
+    after = seconds(clone)
+    assert {path for path in after if after[path] != before[path]} == {
+        path for path in after if "margin~eqco" in path
+    }
+    for first, second in (("HEAD", ""), ("HEAD~1", "HEAD")):
+        between = [first, *([second] if second else [])]
+        params = dvc(clone, "params", "diff", *between)
+        assert [line for line in params.splitlines() if "alpha" in line and "256" in line]
+        metrics = json.loads(dvc(clone, "metrics", "diff", "--json", *between))
+        changed = metrics["results/small/metrics.json"]
+        assert all("m=eqco" in name for name in changed)
+        assert changed
+        if not second:
+            commit(clone, "alpha 8")
+    page = dvc(clone, "plots", "diff", "HEAD~1", "HEAD", "--out", "plots")
+    html = Path(page.split("file://")[1].split()[0]).read_text()
+    assert "small: accuracy [%] against K" in html
+    shown = json.loads(dvc(clone, "plots", "diff", "HEAD~1", "HEAD", "--json"))
+    (plot,) = shown["data"]["results/small/table.csv"]
+    rows = plot["content"]["data"]["values"]
+    assert {row["rev"] for row in rows} == {"HEAD~1", "HEAD"}
+    assert {row["negatives"] for row in rows} == {"1", "16"}
+    # and back, by a checkout: nothing is trained again
+    ok(clone, "git", "checkout", "-q", "HEAD~1")
+    dvc(clone, "checkout")
+    assert "up to date" in dvc(clone, "repro", "grid@small")
+    assert seconds(clone) == before
+
+
+def test_results_without_records_are_refused_under_another_parameter(clone):
+    """The silent wrong result: nothing trained, the new value recorded beside the old results."""
+    dvc(clone, "pull", "data@digits")
+    dvc(clone, "pull", CELLS)
+    locked = (clone / "dvc.lock").read_text()
+    change(clone, {"temperature": 0.5})
+    done = run(clone, "dvc", "repro", "grid@small")
+    assert done.returncode != 0
+    assert "is a result of other parameters" in done.stdout + done.stderr
+    assert (clone / "dvc.lock").read_text() == locked
+
+
+def test_records_of_another_commit_are_refused(clone):
+    """Its cousin: back on the first commit, but with the second's records."""
+    dvc(clone, "pull")
+    change(clone, {"temperature": 0.5})
+    dvc(clone, "repro", "grid@small")
+    commit(clone, "temperature 0.5")
+    ok(clone, "git", "checkout", "-q", "HEAD~1")
+    dvc(clone, "checkout", CELLS)
+    change(clone, {"temperature": 0.5})
+    done = run(clone, "dvc", "repro", "grid@small")
+    assert done.returncode != 0
+    assert "is a result of other parameters" in done.stdout + done.stderr
+
+
+def test_a_killed_repro_keeps_what_is_finished_and_goes_on(clone):
+    dvc(clone, "pull")
+    change(clone, {"temperature": 0.5})
+    before = seconds(clone)
+    process = subprocess.Popen(
+        ["dvc", "repro", "grid@small"],
+        cwd=clone,
+        env={**ENVIRONMENT, "PYTHONPATH": str(clone)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    while len(done := changed(before, clone)) < 2:
+        assert process.poll() is None
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    dvc(clone, "repro", "grid@small")
+    after = seconds(clone)
+    assert {path: after[path] for path in done} == done
+    assert len(changed(before, clone)) == 8
+    assert "up to date" in dvc(clone, "repro", "grid@small")
+
+
+def changed(before: dict[str, float], folder: Path) -> dict[str, float]:
+    """The trainings that are not those of ``before``."""
+    while True:
+        try:
+            now = seconds(folder)
+            return {path: value for path, value in now.items() if before.get(path) != value}
+        except (OSError, ValueError):  # one was just replaced
+            continue
+
+
+def test_an_experiment_is_one_command(clone):
+    dvc(clone, "pull")
+    dvc(clone, "exp", "run", "-S", "params/small.yaml:evaluate.knn.k=3", "grid@small")
+    shown = dvc(clone, "exp", "diff", "--json")
+    assert json.loads(shown)["params"]["params/small.yaml"] == {
+        "evaluate.knn.k": {"old": 5, "new": 3, "diff": -2}
+    }
+
+
+def test_a_half_written_or_changed_output_is_noticed_and_brought_back(clone):
+    dvc(clone, "pull")
+    path = next(clone.glob(f"{CELLS}/**/encoder.safetensors"))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:1000])
+    assert "modified" in dvc(clone, "status", "grid@small")
+    done = run(clone, "dvc", "checkout")
+    assert done.returncode != 0  # what is there may be somebody's work
+    assert path.read_bytes() == whole[:1000]
+    dvc(clone, "checkout", "--force")
+    assert path.read_bytes() == whole
+
+
+def test_a_corrupt_object_is_not_pulled(clone, origin, tmp_path):
+    store = shutil.copytree(origin.parent / "store", tmp_path / "store")
+    dvc(clone, "remote", "modify", "--local", "store", "url", str(store))
+    largest = max(store.rglob("*"), key=lambda path: path.stat().st_size * path.is_file())
+    largest.chmod(0o644)
+    largest.write_bytes(largest.read_bytes()[:-1] + b"x")
+    done = run(clone, "dvc", "pull")
+    assert done.returncode != 0
+    assert "corrupted" in (done.stdout + done.stderr) or "failed" in (done.stdout + done.stderr)
+
+
+def test_without_a_remote_a_pull_says_so(clone):
+    dvc(clone, "remote", "remove", "store")
+    done = run(clone, "dvc", "pull")
+    assert done.returncode != 0
+    assert "No remote provided and no default remote set" in done.stderr
+
+
+def test_a_second_repro_at_once_is_told(clone):
+    dvc(clone, "pull")
+    change(clone, {"temperature": 0.5})
+    process = subprocess.Popen(
+        ["dvc", "repro", "grid@small"],
+        cwd=clone,
+        env={**ENVIRONMENT, "PYTHONPATH": str(clone)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    lock = clone / "results/small/lock"
+    held = lock.read_text() if lock.exists() else ""
+    while not lock.exists() or lock.read_text() in ("", held):
+        assert process.poll() is None
+        time.sleep(0.02)
+    second = run(clone, "dvc", "repro", "grid@small")
+    assert second.returncode != 0
+    assert "busy" in second.stdout + second.stderr
+    assert process.wait() == 0
+
+
+def test_nothing_is_sent_home(origin):
+    for key in ("core.analytics", "core.check_update"):
+        assert ok(origin, "dvc", "config", key).strip() == "false"
