@@ -2,12 +2,13 @@
 
 import statistics
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from eqco.errors import InputError, Interrupted
+from eqco.errors import Diverged, InputError, Interrupted
 from eqco.params import config_hash, load_study, schema
 
 # torch, torchvision, pandas and matplotlib are imported where they are used: they take seconds.
@@ -73,7 +74,7 @@ def pretrain(
     command goes on from there. A second process on the same cell waits for the first.
     """
     from eqco.checkpoint import Checkpoints, stop_on_signals
-    from eqco.data import dataset_hash, read_manifest
+    from eqco.data import dataset_hash, read_manifest, verify
     from eqco.files import sha256
     from eqco.grid import find
     from eqco.lock import hold
@@ -83,6 +84,7 @@ def pretrain(
         CONFIG,
         ENCODER,
         SUMMARY,
+        SavedEncoder,
         is_finished,
         publish,
         save_encoder,
@@ -113,17 +115,29 @@ def pretrain(
         if not is_finished(own, made_by):
             checkpoints = Checkpoints(own, made_by)
             where = _device(device, threads)
-            encoder, history = train(
-                parsed,
-                chosen,
-                data,
-                device=where,
-                report=report,
-                checkpoints=checkpoints,
-                seconds_between_checkpoints=checkpoint_seconds,
-                stop=stop,
-            )
-            save_encoder(own / ENCODER, encoder, config, made_by["dataset"])
+            failed = None
+            try:
+                encoder, history = train(
+                    parsed,
+                    chosen,
+                    data,
+                    device=where,
+                    report=report,
+                    checkpoints=checkpoints,
+                    seconds_between_checkpoints=checkpoint_seconds,
+                    stop=stop,
+                )
+                tensors = encoder.state_dict()
+            except Diverged as error:  # a result like others: the grid goes on
+                failed, history, tensors = str(error), error.history, {}
+                print(f"failed: {failed}")
+            try:
+                verify(data, "train")  # it was mapped into memory, not copied
+            except InputError:
+                checkpoints.remove()
+                raise
+            rates = [e["images_per_s"] for e in history]
+            save_encoder(own / ENCODER, SavedEncoder(config, made_by["dataset"], tensors, failed))
             write_json(own / CONFIG, config)
             images = sum(e["images"] for e in history)
             write_json(
@@ -133,12 +147,14 @@ def pretrain(
                     "encoder": sha256(own / ENCODER),
                     "images": images,
                     "seconds": round(sum(e["images"] / e["images_per_s"] for e in history), 3),
-                    "images_per_s": round(statistics.median(e["images_per_s"] for e in history), 1),
+                    "images_per_s": round(statistics.median(rates or [0.0]), 1),
                     "history": history,
+                    "failed": failed,
                     "provenance": provenance(where),
                 },
             )
-            checkpoints.remove()
+            if failed is None:
+                checkpoints.remove()
         publish(own, out)
 
 
@@ -156,12 +172,14 @@ def linear_eval(
     from eqco.results import settings_of
 
     settings = load_study(study).evaluate
-    features, identity, seed = _features(encoder, data, device, threads)
-    accuracies = {
-        "linear-lbfgs": linear_lbfgs(features, settings.linear_lbfgs),
-        "linear": linear(features, settings.linear, seed),
-    }
-    _write_evaluation(out, identity, settings_of(settings, "linear.json"), accuracies)
+
+    def rate(features: Any, seed: int) -> dict[str, float]:
+        return {
+            "linear-lbfgs": linear_lbfgs(features, settings.linear_lbfgs),
+            "linear": linear(features, settings.linear, seed),
+        }
+
+    _evaluate(encoder, data, out, settings_of(settings, "linear.json"), rate, device, threads)
 
 
 @app.command()
@@ -178,9 +196,11 @@ def knn_eval(
     from eqco.results import settings_of
 
     settings = load_study(study).evaluate
-    features, identity, _ = _features(encoder, data, device, threads)
-    accuracies = {"knn": knn(features, settings.knn)}
-    _write_evaluation(out, identity, settings_of(settings, "knn.json"), accuracies)
+
+    def rate(features: Any, seed: int) -> dict[str, float]:
+        return {"knn": knn(features, settings.knn)}
+
+    _evaluate(encoder, data, out, settings_of(settings, "knn.json"), rate, device, threads)
 
 
 @app.command()
@@ -285,23 +305,26 @@ def _own_gpu() -> Any:
     return torch.device("cuda", gpus.claim(names))
 
 
-def _features(encoder: Path, data: Path, device: str, threads: int | None) -> Any:
+def _evaluate(
+    encoder: Path,
+    data: Path,
+    out: Path,
+    settings: dict[str, Any],
+    rate: Callable[[Any, int], dict[str, float]],
+    device: str,
+    threads: int | None,
+) -> None:
+    """Write what ``rate`` says of an encoder's features; nothing of one whose training failed."""
     from eqco.evaluate import extract
     from eqco.files import sha256
-    from eqco.results import read_encoder
+    from eqco.results import read_encoder, write_json
 
     where = _device(device, threads)
     saved = read_encoder(encoder)
-    features = extract(saved, data, device=where)
+    accuracies = {}
+    if saved.failed is None:
+        accuracies = rate(extract(saved, data, device=where), saved.config["cell"]["seed"])
     identity = {"config_hash": config_hash(saved.config), "encoder": sha256(encoder)}
-    return features, identity, saved.config["cell"]["seed"]
-
-
-def _write_evaluation(
-    out: Path, identity: dict[str, str], settings: dict[str, Any], accuracies: dict[str, float]
-) -> None:
-    from eqco.results import write_json
-
     write_json(out, {**identity, "settings": settings, "accuracy": accuracies})
     for protocol, accuracy in accuracies.items():
         print(f"{protocol} {accuracy:.2f} %")

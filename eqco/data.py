@@ -5,6 +5,7 @@ says what they hold and their checksums; ``load`` refuses files that do not matc
 """
 
 import gzip
+import hashlib
 import json
 import shutil
 import tarfile
@@ -20,7 +21,7 @@ import numpy as np
 
 from eqco.errors import InputError
 from eqco.files import sha256, write
-from eqco.params import Digits, FashionMNIST, ImageFolder
+from eqco.params import Digits, FashionMNIST, ImageFolder, canonical
 
 if TYPE_CHECKING:
     import torch
@@ -76,7 +77,14 @@ def prepare(spec: Digits | FashionMNIST | ImageFolder, out: Path) -> None:
             "bytes": path.stat().st_size,
             "sha256": sha256(path),
         }
+    manifest["checksum"] = _checksum(manifest)
     write(out / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+
+
+def _checksum(manifest: dict[str, Any]) -> str:
+    """Of everything in a manifest but the checksum itself."""
+    rest = {key: value for key, value in manifest.items() if key != "checksum"}
+    return hashlib.sha256(canonical(rest).encode()).hexdigest()
 
 
 def channel_statistics(images: np.ndarray) -> tuple[list[float], list[float]]:
@@ -101,15 +109,15 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        _ = manifest["name"], manifest["mean"], manifest["std"], manifest["splits"]["train"]
+        whole = manifest["checksum"] == _checksum(manifest)
     except OSError as error:
         raise InputError(
             f"{path}: cannot be read: {error.strerror}; `python -m eqco prepare` makes it"
         ) from None
-    except (ValueError, KeyError, TypeError):
-        raise InputError(
-            f"{path}: is damaged; delete it and run `python -m eqco prepare` again"
-        ) from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        whole = False
+    if not whole:
+        raise InputError(f"{path}: is damaged; delete it and run `python -m eqco prepare` again")
     return manifest
 
 
@@ -129,6 +137,12 @@ def load(folder: Path, split: str, count: int | None = None) -> "dict[str, torch
     """
     from safetensors.torch import load_file
 
+    path = verify(folder, split)
+    return {name: tensor[:count] for name, tensor in load_file(path).items()}
+
+
+def verify(folder: Path, split: str) -> Path:
+    """The file of a split; raises InputError where it is not the one the manifest describes."""
     expected = read_manifest(folder)["splits"][split]
     path = folder / f"{split}.safetensors"
     if not path.is_file():
@@ -138,7 +152,7 @@ def load(folder: Path, split: str, count: int | None = None) -> "dict[str, torch
         raise InputError(f"{path}: is {found} bytes, the manifest says {expected['bytes']}")
     if sha256(path) != expected["sha256"]:
         raise InputError(f"{path}: is damaged: its sha256 is not the manifest's")
-    return {name: tensor[:count] for name, tensor in load_file(path).items()}
+    return path
 
 
 def dataset_hash(manifest: dict[str, Any]) -> str:

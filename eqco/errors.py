@@ -1,5 +1,7 @@
 """The exceptions that a user is meant to read."""
 
+from typing import Any
+
 
 class InputError(Exception):
     """Something that the user gave is wrong.
@@ -7,6 +9,19 @@ class InputError(Exception):
     The message is one line: the file, the key, the value, and what is allowed. The command line
     prints it and exits with 1; any other exception is a bug and keeps its traceback.
     """
+
+
+class Diverged(InputError):
+    """The loss of a training is not finite any more: that is the cell's result.
+
+    Args:
+        message: the step, and what may help.
+        history: of the epochs before.
+    """
+
+    def __init__(self, message: str, history: list[dict[str, Any]]) -> None:
+        super().__init__(message)
+        self.history = history
 
 
 class Interrupted(Exception):

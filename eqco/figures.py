@@ -53,11 +53,13 @@ def negatives(accuracies: pd.DataFrame, title: str, stem: Path) -> None:
         for axis, (method, protocol) in zip(axes.flat, panels, strict=True):
             panel = rows[(rows["method"] == method) & (rows["protocol"] == protocol)]
             for i, line in enumerate(lines):
+                # a configuration of which a seed failed is a gap, as in the table
                 points = panel[panel["line"] == line].groupby("negatives")["accuracy"]
+                whole = points.mean(skipna=False)
                 aside = 2 ** (0.06 * (i - (len(lines) - 1) / 2))  # bars stand side by side
                 axis.errorbar(
-                    points.mean().index * aside,
-                    points.mean(),
+                    whole.index * aside,
+                    whole,
                     yerr=points.std().fillna(0),
                     label=line,
                     color=COLORS[i % len(COLORS)],

@@ -19,6 +19,9 @@ def write(path: Path, content: bytes | str) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk's names none
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

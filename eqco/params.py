@@ -60,7 +60,7 @@ Loss = Literal["info-nce", "dclw", "dual-temperature", "info-nce-rescaled", "dcl
 
 
 def _method(value: Any) -> Any:
-    if value not in METHODS:
+    if not isinstance(value, str) or value not in METHODS:
         raise PydanticCustomError(
             "allowed", "must be one of {names}", {"names": ", ".join(METHODS)}
         )

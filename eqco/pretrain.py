@@ -14,7 +14,7 @@ from eqco.augment import Augmentation
 from eqco.checkpoint import Checkpoints, State, Stop
 from eqco.data import load, read_manifest
 from eqco.diagnostics import NAMES, bound, measure
-from eqco.errors import InputError
+from eqco.errors import Diverged, InputError
 from eqco.methods import METHODS
 from eqco.networks import Encoder
 from eqco.objectives import objective
@@ -78,8 +78,8 @@ def pretrain(
         at its end, ``images`` and ``images_per_s``.
 
     Raises:
-        InputError: when the batch is larger than the data, the loss stops being finite, or the
-            checkpoint is of another run. A state that is not finite is never saved.
+        InputError: when the batch is larger than the data, or the checkpoint is of another run.
+        Diverged: when the loss stops being finite. Such a state is never saved.
         Interrupted: when ``stop`` was set and the state is saved.
     """
     recipe = study.pretrain
@@ -119,9 +119,10 @@ def pretrain(
     def check_finite() -> None:
         if not math.isfinite(float(total)):
             first = step - (step - 1) % steps_per_epoch + int(finite)
-            raise InputError(
+            raise Diverged(
                 f"the loss is not finite from step {first} of {steps} on: "
-                f"pretrain.lr: {cell.lr}: a lower rate may train"
+                f"pretrain.lr: {cell.lr}: a lower rate may train",
+                history,
             )
 
     def save() -> None:

@@ -20,20 +20,25 @@ EVALUATIONS = {"linear.json": {"linear", "linear_lbfgs"}, "knn.json": {"knn"}}  
 
 @dataclass(frozen=True)
 class SavedEncoder:
-    """What an encoder's file holds: tensors, and the configuration and dataset that made them."""
+    """What an encoder's file holds: tensors, and the configuration and dataset that made them.
+
+    Or, in place of tensors, why there are none: ``failed``.
+    """
 
     config: dict[str, Any]
     dataset: str
     tensors: "dict[str, torch.Tensor]"
+    failed: str | None = None
 
 
-def save_encoder(path: Path, encoder: "torch.nn.Module", config: dict[str, Any], data: str) -> None:
+def save_encoder(path: Path, saved: SavedEncoder) -> None:
     """Write an encoder's weights as safetensors, with what made them in the file's metadata."""
     from safetensors.torch import save
 
-    tensors = {name: tensor.cpu().contiguous() for name, tensor in encoder.state_dict().items()}
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in saved.tensors.items()}
+    made_by = {"config": saved.config, "dataset": saved.dataset, "failed": saved.failed}
     # one entry: safetensors writes several in an order that changes from run to run
-    write(path, save(tensors, {MADE_BY: canonical({"config": config, "dataset": data})}))
+    write(path, save(tensors, {MADE_BY: canonical(made_by)}))
 
 
 def read_encoder(path: Path) -> SavedEncoder:
@@ -44,7 +49,7 @@ def read_encoder(path: Path) -> SavedEncoder:
         with safe_open(path, "pt") as file:
             made_by = json.loads((file.metadata() or {})[MADE_BY])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return SavedEncoder(made_by["config"], made_by["dataset"], tensors)
+        return SavedEncoder(made_by["config"], made_by["dataset"], tensors, made_by["failed"])
     except FileNotFoundError:
         raise InputError(f"{path}: is missing; `python -m eqco pretrain` makes it") from None
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
@@ -106,6 +111,8 @@ def read_cell(
     folder: Path, config: dict[str, Any], evaluate: Evaluate
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """The summary of a cell's pretraining, and its accuracies (percent) by protocol.
+
+    Of a training that failed there are none, and the summary says why: ``failed``.
 
     Args:
         folder: of the cell.

@@ -40,7 +40,8 @@ def read_study(
 
     Returns:
         A row a cell and protocol, in the grid's order: its configuration (``loss``, ``batch`` and
-        ``lr`` where the study has them as axes), ``seed``, and ``accuracy`` in percent; and the
+        ``lr`` where the study has them as axes), ``seed``, and ``accuracy`` in percent, not a
+        number where the training failed; and the
         summaries, a cell each.
 
     Raises:
@@ -55,7 +56,12 @@ def read_study(
         row = _configuration(cell, named)
         for protocol in PROTOCOLS:
             rows.append(
-                {**row, "protocol": protocol, "seed": cell.seed, "accuracy": accuracies[protocol]}
+                {
+                    **row,
+                    "protocol": protocol,
+                    "seed": cell.seed,
+                    "accuracy": math.nan if summary["failed"] else accuracies[protocol],
+                }
             )
     return pd.DataFrame(rows), summaries
 
@@ -78,17 +84,21 @@ def _configuration(cell: Cell, named: list[str]) -> dict[str, int | str]:
 def aggregate(accuracies: pd.DataFrame) -> pd.DataFrame:
     """Mean, sample standard deviation and raw values over the seeds, a row a configuration.
 
-    Numbers are text with two decimals; the standard deviation of one seed is empty.
+    Numbers are text with two decimals; the standard deviation of one seed is empty. Where the
+    training of a seed failed, its value is ``failed``, and there is no mean: one of the others
+    would be of those that went well.
     """
 
+    def shown(value: float) -> str:
+        return "" if math.isnan(value) else f"{value:.2f}"
+
     def over_seeds(group: pd.Series) -> pd.Series:
-        std = group.std(ddof=1)
         return pd.Series(
             {
                 "seeds": len(group),
-                "mean": f"{group.mean():.2f}",
-                "std": "" if math.isnan(std) else f"{std:.2f}",
-                "values": " ".join(f"{value:.2f}" for value in group),
+                "mean": shown(group.mean(skipna=False)),
+                "std": shown(group.std(ddof=1, skipna=False)),
+                "values": " ".join(shown(value) or "failed" for value in group),
             }
         )
 
@@ -121,8 +131,9 @@ def beside_published(table: pd.DataFrame, study: Study, file: Path) -> pd.DataFr
     for row, rows in zip(table.to_dict("records"), found.values(), strict=True):
         texts = [f"{r['value']:g} {r['paper']} ({r['protocol']})" for r in rows.to_dict("records")]
         published.append("; ".join(texts))
-        ours = float(row["mean"])
-        difference.append(" ".join(f"{ours - value:+.2f}" for value in rows["value"]))
+        ours = float(row["mean"] or "nan")
+        differences = [f"{ours - value:+.2f}" for value in rows["value"]] if row["mean"] else []
+        difference.append(" ".join(differences))
     return table.assign(published=published, difference=difference)
 
 
@@ -131,7 +142,10 @@ def metrics(table: pd.DataFrame) -> dict[str, dict[str, float]]:
 
     A configuration is named by method, K and m, and by what else differs within the table.
     """
-    symbols = {"negatives": "K=", "margin": "m=", "alpha": "α=", "temperature": "τ="}
+    symbols = {
+        **{"negatives": "K=", "margin": "m=", "alpha": "α=", "temperature": "τ="},
+        **{"batch": "N=", "lr": "lr="},
+    }
     others = ("loss", "temperature", "batch", "lr")
     names = ["method", "negatives", "margin"]
     names += [name for name in others if name in table and table[name].nunique() > 1]
@@ -139,7 +153,8 @@ def metrics(table: pd.DataFrame) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     for row in table.to_dict("records"):
         label = " ".join(f"{symbols.get(c, '')}{row[c]}" for c in names if row[c] != "")
-        found.setdefault(row["protocol"], {})[label] = float(row["mean"])
+        if row["mean"]:
+            found.setdefault(row["protocol"], {})[label] = float(row["mean"])
     return found
 
 

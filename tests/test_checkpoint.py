@@ -1,6 +1,7 @@
 """Checkpoints: whole or refused; and a training that goes on ends in the same bytes."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -204,7 +205,7 @@ def command(tmp_path, digits):
     study.write_text(yaml.safe_dump(with_values(yaml.safe_load(TINY.read_text()), changes)))
     started = []
 
-    def start(out: str, *more: str) -> subprocess.Popen[str]:
+    def start(out: str, *more: str, before: tuple[str, ...] = ()) -> subprocess.Popen[str]:
         arguments = (
             "pretrain",
             str(study),
@@ -216,7 +217,16 @@ def command(tmp_path, digits):
             "1",
         )
         process = subprocess.Popen(
-            [sys.executable, "-m", "eqco", *arguments, "--out", str(tmp_path / out), *more],
+            [
+                *before,
+                sys.executable,
+                "-m",
+                "eqco",
+                *arguments,
+                "--out",
+                str(tmp_path / out),
+                *more,
+            ],
             env={**os.environ, "EQCO_CHECKPOINT_SECONDS": "0"},
             stderr=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
@@ -265,6 +275,39 @@ def test_signals_and_kills_end_in_the_same_encoder(command, tmp_path):
     for name in ("encoder.safetensors", "config.json"):
         assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert list((tmp_path / "parts").rglob("step-*")) == []
+
+
+def test_a_full_disk_is_told_and_leaves_the_last_checkpoint(command, tmp_path):
+    """A limit on the size of files stands for the disk."""
+    process = command("out")
+    wait_for_a_checkpoint(tmp_path / "out")
+    process.terminate()
+    assert process.wait() == 75
+    before = {path: path.read_bytes() for path in tmp_path.glob("out/state/**/step-*")}
+    limit = ("prlimit", "--fsize=4096")
+    process = command("out", before=limit)
+    assert process.wait() == 1
+    error = process.stderr.read()
+    assert re.fullmatch(r"eqco: \S+/step-\d+-\w+.safetensors: File too large\n", error), error
+    assert {path: path.read_bytes() for path in tmp_path.glob("out/state/**/step-*")} == before
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["state"]
+
+
+def test_data_that_changes_under_a_training_is_noticed(command, digits, tmp_path):
+    process = command("out")
+    wait_for_a_checkpoint(tmp_path / "out")
+    file = digits / "train.safetensors"
+    whole = file.read_bytes()
+    try:
+        with file.open("r+b") as opened:
+            opened.seek(-1000, os.SEEK_END)
+            opened.write(bytes(1000))
+        assert process.wait() == 1
+        assert "train.safetensors: is damaged: its sha256" in process.stderr.read()
+        assert [path.name for path in (tmp_path / "out").iterdir()] == ["state"]
+        assert not list(tmp_path.glob("out/state/**/step-*"))
+    finally:
+        file.write_bytes(whole)
 
 
 def test_two_processes_on_one_cell_train_it_once(command, tmp_path):

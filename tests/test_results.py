@@ -25,7 +25,7 @@ def encoder(tiny):
 
 def test_an_encoder_file_holds_its_weights_and_what_made_them(tmp_path, encoder, config):
     path = tmp_path / "encoder.safetensors"
-    results.save_encoder(path, encoder, config, "data")
+    results.save_encoder(path, results.SavedEncoder(config, "data", encoder.state_dict()))
     saved = results.read_encoder(path)
     assert (saved.config, saved.dataset) == (config, "data")
     for name, tensor in encoder.state_dict().items():
@@ -37,16 +37,22 @@ def test_the_same_encoder_gives_the_same_bytes(tmp_path, encoder, config):
     path = tmp_path / "encoder.safetensors"
     contents = set()
     for _ in range(20):
-        results.save_encoder(path, encoder, config, "data")
+        results.save_encoder(path, results.SavedEncoder(config, "data", encoder.state_dict()))
         contents.add(path.read_bytes())
     assert len(contents) == 1
+
+
+def test_an_encoder_file_may_say_why_there_is_none(tmp_path, config):
+    results.save_encoder(tmp_path / "x", results.SavedEncoder(config, "data", {}, "diverged"))
+    saved = results.read_encoder(tmp_path / "x")
+    assert (saved.failed, saved.tensors) == ("diverged", {})
 
 
 def test_a_damaged_encoder_file_is_refused(tmp_path, encoder, config):
     path = tmp_path / "encoder.safetensors"
     with pytest.raises(InputError, match="is missing"):
         results.read_encoder(path)
-    results.save_encoder(path, encoder, config, "data")
+    results.save_encoder(path, results.SavedEncoder(config, "data", encoder.state_dict()))
     os.truncate(path, 1000)
     with pytest.raises(InputError, match="is not an encoder of this project"):
         results.read_encoder(path)

@@ -51,6 +51,17 @@ def test_one_row_a_configuration_and_protocol(accuracies):
     assert first["values"] == "80.00 81.00 82.50"
 
 
+def test_a_failed_seed_leaves_a_hole_and_no_mean(accuracies):
+    accuracies.loc[accuracies.eval("seed == 1 and negatives == 16"), "accuracy"] = math.nan
+    table = tables.aggregate(accuracies)
+    holes = table[table["negatives"] == 16]
+    assert set(holes["mean"]) == set(holes["std"]) == {""}
+    assert holes.iloc[0]["values"] == "84.00 failed 84.50"
+    assert all(table[table["negatives"] == 1]["mean"])
+    assert all("K=16" not in name for rows in tables.metrics(table).values() for name in rows)
+    assert "84.00 failed 84.50" in tables.markdown(table)
+
+
 def test_one_seed_has_no_deviation(accuracies):
     one = accuracies[accuracies["seed"] == 0]
     table = tables.aggregate(one)

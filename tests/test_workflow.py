@@ -259,6 +259,22 @@ def jobs_or_none(output: str) -> dict[str, int]:
     return {} if "Nothing to be done" in output else jobs(output)
 
 
+def test_a_cell_that_diverges_is_a_hole_in_the_table(grid):
+    """The other cells go on, no mean is taken over what is left, and nothing is tried again."""
+    change(grid, {"grid.0.lrs": [0.05, 1e30], "grid.0.negatives": [16], "grid.0.margins": [0]})
+    ran(snakemake(grid, "--cores", "2"))
+    table = pd.read_csv(grid / "results/tiny/table.csv", dtype=str, keep_default_na=False)
+    good, bad = table[table["lr"] == "0.05"], table[table["lr"] == "1e+30"]
+    assert len(good) == len(bad) == 3
+    assert all(good["mean"])
+    assert set(bad["mean"]) == set(bad["std"]) == {""}
+    assert set(bad["values"]) == {"failed failed"}
+    logs = [path.read_text() for path in grid.glob("results/tiny/cells/**/pretrain.log")]
+    told = [log for log in logs if "failed: the loss is not finite from step" in log]
+    assert len(told) == 2
+    assert ran(snakemake(grid)) == {}
+
+
 def test_a_mistake_in_the_study_stops_before_any_job(grid):
     change(grid, {"grid.0.negatives": [1, 300]})
     done = snakemake(grid)

@@ -9,8 +9,7 @@ rule prepare:
     params:
         study=STUDY_FILE,
         data=canonical(STUDY.data.model_dump(exclude={"train_images"})),
-        root=os.path.relpath(ROOT),
     shell:
         # from the root: a study names its images' folder from there
-        "(cd {params.root:q} && python -m eqco prepare"
+        f"(cd {os.path.relpath(ROOT)} && python -m eqco prepare"
         f" {os.path.relpath(study_file, ROOT)} --out data/{STUDY.data.name}) > {{log:q}} 2>&1"

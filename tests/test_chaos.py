@@ -1,0 +1,91 @@
+"""Kills at random moments over a small grid: the table is that of an undisturbed run, to the byte.
+
+EQCO_KILLS says how many (100 take a quarter of an hour), EQCO_SEED where they fall.
+"""
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+from helpers import ROOT, TINY, with_values
+
+KILLS = int(os.environ.get("EQCO_KILLS", "6"))
+SEED = int(os.environ.get("EQCO_SEED", random.SystemRandom().randrange(10**6)))
+
+
+@pytest.fixture
+def project(tmp_path) -> Path:
+    for name in ("eqco", "workflow"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
+    changes = {
+        "pretrain.epochs": 5,
+        "pretrain.queue": 300,
+        "grid.0.methods": ["moco", "simo", "nnclr"],
+        "grid.0.negatives": [16],
+        "grid.0.margins": ["eqco"],
+    }
+    study = with_values(yaml.safe_load(TINY.read_text()), changes)
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(study))
+    return tmp_path
+
+
+def start(project: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "snakemake", "--configfile", "tiny.yaml", "--cores", "2"],
+        cwd=project,
+        env={**os.environ, "PYTHONPATH": str(project), "EQCO_CHECKPOINT_SECONDS": "0.2"},
+        stdout=(project / "log.txt").open("wb"),
+        stderr=subprocess.STDOUT,
+    )
+
+
+def victims(project: Path) -> list[psutil.Process]:
+    """Every process that works in the folder: Snakemake, shells, commands, the fork server."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if Path(process.cwd()).is_relative_to(project) and process.pid != os.getpid():
+                found.append(process)
+        except (psutil.Error, OSError):
+            continue
+    return found
+
+
+def tables(project: Path) -> dict[str, bytes]:
+    names = ("table.csv", "table.md", "metrics.json", "negatives.svg", "negatives.png")
+    return {name: (project / "results/tiny" / name).read_bytes() for name in names}
+
+
+def test_killed_at_random_moments_the_grid_ends_in_the_same_table(project):
+    print(f"EQCO_SEED={SEED}")  # shown when it fails
+    chance = random.Random(SEED)
+    began = time.monotonic()
+    assert start(project).wait() == 0
+    seconds = time.monotonic() - began
+    undisturbed = tables(project)
+    kills = 0
+    while kills < KILLS:
+        if (project / "results/tiny/table.csv").exists():
+            shutil.rmtree(project / "results")  # done again: from the beginning
+        process = start(project)
+        try:
+            process.wait(chance.uniform(1, seconds))
+        except subprocess.TimeoutExpired:
+            # one of them, or all at once, as when a machine loses power
+            alive = victims(project)
+            for victim in chance.choice((alive, [chance.choice(alive)])):
+                with suppress(psutil.Error):
+                    victim.kill()
+            kills += 1
+            process.wait()
+    assert start(project).wait() == 0, (project / "log.txt").read_text()
+    assert tables(project) == undisturbed
