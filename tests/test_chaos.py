@@ -17,7 +17,7 @@ import pytest
 import yaml
 from helpers import ROOT, TINY, with_values
 
-KILLS = int(os.environ.get("EQCO_KILLS", "6"))
+KILLS = int(os.environ.get("EQCO_KILLS", "4"))
 SEED = int(os.environ.get("EQCO_SEED", random.SystemRandom().randrange(10**6)))
 
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pandas as pd
@@ -206,6 +207,21 @@ def test_what_finished_is_brought_back_unless_it_is_asked_for_anew(grid, forced)
     ran(snakemake(grid, "--cores", "2", *forced))
     seconds = {path: json.loads(path.read_text())["seconds"] for path in trained}
     assert (seconds == trained) == (not forced)
+
+
+def test_cells_take_turns_on_one_gpu(grid, monkeypatch):
+    """As many train at once as CUDA_VISIBLE_DEVICES names GPUs, whatever the cores."""
+    shutil.rmtree(grid / "results")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    ran(snakemake(grid, "--cores", "4"))
+    spans: dict[str, list[float]] = {}  # of a job, by its log; its outputs have a record each
+    for path in (grid / RECORDS / "metadata").rglob("*"):
+        record = json.loads(path.read_text()) if path.is_file() else {}
+        if record.get("rule") in ("pretrain", "linear_eval", "knn_eval"):
+            spans.setdefault(record["log"][0], []).extend((record["starttime"], record["endtime"]))
+    assert len(spans) == 3 * CELLS
+    in_turn = pairwise(sorted((min(times), max(times)) for times in spans.values()))
+    assert all(start >= end - 0.05 for (_, end), (start, _) in in_turn)
 
 
 def test_two_at_once_are_one(grid):

@@ -215,8 +215,8 @@ class Cluster:
             "--num-threads=4",
         )
 
-    def start_slurmctld(self) -> None:
-        self("slurmctld")
+    def start_slurmctld(self, *options: str) -> None:
+        self("slurmctld", *options)
 
     def start_slurmd(self, node: str) -> None:
         self("slurmd", "-N", node)

@@ -367,6 +367,33 @@ def test_a_submission_waits_for_slurmctld(project, slurm):
     assert process.wait(timeout=120) == 0, project.log
 
 
+def test_a_job_that_vanished_is_told(project, slurm):
+    """The scheduler has lost its memory."""
+    toy(project, 1, "sleep 97")
+    process = project.start()
+    wait_until(lambda: list(project.jobs().values()) == ["RUNNING"], "running")
+    id_ = a_job(project)
+    slurm.stop("slurmctld")
+    slurm.start_slurmctld("-c")
+    assert process.wait(timeout=120) == 1
+    assert f"{id_} is not known to the scheduler any more; log: " in project.log
+    slurm.wait_until_idle()
+
+
+def test_a_job_that_does_not_stop_in_time_is_told(project):
+    project.write(
+        """
+        rule all:
+            output: "out"
+            resources: runtime=1
+            shell: "trap '' USR2 TERM; python -c 'import signal, time; "
+                "[signal.signal(s, signal.SIG_IGN) for s in (12, 15)]; time.sleep(600)'"
+        """
+    )
+    assert project.run("--submitit-signal-seconds", "3") == 1
+    assert "ran out of time (resource runtime) on n" in project.log
+
+
 def test_a_job_that_waits_for_somebody_to_act_is_told(project, slurm):
     toy(project, 1, "touch {output}")
     process = project.start("--set-resources", "toy:slurm_extra='--hold'")

@@ -1,5 +1,6 @@
 # The study, its cells and where they lie. Nothing here imports torch: every cluster job parses it.
 import os
+import shlex
 import sys
 from pathlib import Path
 

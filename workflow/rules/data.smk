@@ -12,4 +12,4 @@ rule prepare:
     shell:
         # from the root: a study names its images' folder from there
         f"(cd {os.path.relpath(ROOT)} && python -m eqco prepare"
-        f" {os.path.relpath(study_file, ROOT)} --out data/{STUDY.data.name}) > {{log:q}} 2>&1"
+        f" {shlex.quote(os.path.relpath(study_file, ROOT))} --out data/{STUDY.data.name}) > {{log:q}} 2>&1"
