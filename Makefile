@@ -14,7 +14,7 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed
 	sh .ci/slurm.sh
-	PATH="$$PATH:/usr/sbin" $(BIN)/pytest
+	PATH="$$PATH:/usr/sbin" $(BIN)/pytest --numprocesses 3 --dist loadfile
 
 # A SLURM of two nodes on this machine, to try `snakemake --profile slurm` on; needs root.
 slurm-up: $(VENV)/installed

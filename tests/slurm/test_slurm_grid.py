@@ -64,13 +64,13 @@ def short(tmp_path_factory) -> bytes:
 
 @pytest.fixture(scope="module")
 def long(tmp_path_factory) -> bytes:
-    """One cell that trains for about half a minute."""
+    """One cell that trains long enough to be disturbed twice."""
     folder = tmp_path_factory.mktemp("long")
     copy_of_the_project(folder, epochs=LONG, seeds=1)
     return locally(folder)
 
 
-LONG = 120
+LONG = 240
 
 
 @pytest.fixture
