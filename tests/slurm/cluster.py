@@ -163,11 +163,18 @@ class Cluster:
         """Until no node works or is down."""
         wait_until(lambda: set(self("sinfo", "-h", "-N", "-o", "%T").split()) == {"idle"}, "idle")
 
-    def set_up_again(self, node: str) -> None:
-        """Bring a node back that was set down, and wait for it."""
-        with contextlib.suppress(subprocess.SubprocessError):  # it may be back by itself
-            self("scontrol", "update", f"nodename={node}", "state=resume")
-        self.wait_until_idle()
+    def set_up_again(self) -> None:
+        """Bring back nodes that were set down or drained, and wait until no node works."""
+
+        def all_idle() -> bool:
+            if set(self("sinfo", "-h", "-N", "-o", "%T").split()) == {"idle"}:
+                return True
+            for node in ("n1", "n2"):
+                with contextlib.suppress(subprocess.SubprocessError):  # it may be back by itself
+                    self("scontrol", "update", f"nodename={node}", "state=resume")
+            return False
+
+        wait_until(all_idle, "idle")
 
     def down(self) -> None:
         """Cancel what runs and stop the programs, each by the process id that it wrote."""

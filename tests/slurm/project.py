@@ -6,8 +6,10 @@ import signal
 import subprocess
 import sys
 import textwrap
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 from cluster import Cluster, wait_until
 
 
@@ -76,3 +78,8 @@ class Project:
                 process.wait()
         if self.cluster and (ids := list(self.jobs())):
             subprocess.run(["scancel", *ids], env=self.environment, check=False)
+        # what a node that was set down has left: SLURM cannot end it, and would drain the node
+        for process in psutil.process_iter():
+            with suppress(psutil.Error, OSError):
+                if Path(process.cwd()).is_relative_to(self.folder):
+                    process.kill()

@@ -322,7 +322,7 @@ def test_a_job_whose_node_is_set_down_goes_on(saving, slurm):
     try:
         goes_on(saving, process)
     finally:
-        slurm.set_up_again(node)
+        slurm.set_up_again()
 
 
 def test_a_job_that_may_not_be_requeued_and_loses_its_node_is_told(project, slurm):
@@ -342,7 +342,7 @@ def test_a_job_that_may_not_be_requeued_and_loses_its_node_is_told(project, slur
         assert process.wait(timeout=60) == 1
         assert f"lost its node on {node}; log:" in project.log
     finally:
-        slurm.set_up_again(node)
+        slurm.set_up_again()
 
 
 def test_slurmctld_restarts_while_jobs_run(project, slurm):
@@ -377,7 +377,6 @@ def test_a_job_that_vanished_is_told(project, slurm):
     slurm.start_slurmctld("-c")
     assert process.wait(timeout=120) == 1
     assert f"{id_} is not known to the scheduler any more; log: " in project.log
-    slurm.wait_until_idle()
 
 
 def test_a_job_that_does_not_stop_in_time_is_told(project):
@@ -416,7 +415,7 @@ def test_a_full_spool_is_told_and_a_release_goes_on(project, slurm):
         project.wait_for("waits until somebody acts: launch failed requeued held", "log.txt")
     finally:
         subprocess.run(["umount", str(spool)], check=True)
-        slurm.set_up_again("n1")
+        slurm.set_up_again()
     slurm("scontrol", "release", a_job(project))
     assert process.wait(timeout=60) == 0, project.log
     assert list(project.jobs().values()) == ["COMPLETED"]

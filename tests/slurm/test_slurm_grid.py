@@ -75,6 +75,7 @@ LONG = 240
 
 @pytest.fixture
 def grid(slurm: Cluster, tmp_path: Path) -> Iterator[Project]:
+    slurm.set_up_again()
     grid = Project(tmp_path, slurm)
     grid.environment = {
         **grid.environment,
