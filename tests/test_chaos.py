@@ -60,6 +60,14 @@ def victims(project: Path) -> list[psutil.Process]:
     return found
 
 
+def end(processes: list[psutil.Process]) -> None:
+    """Kill them, and wait until they are gone."""
+    for process in processes:
+        with suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(processes, timeout=30)
+
+
 def tables(project: Path) -> dict[str, bytes]:
     names = ("table.csv", "table.md", "metrics.json", "negatives.svg", "negatives.png")
     return {name: (project / "results/tiny" / name).read_bytes() for name in names}
@@ -75,6 +83,7 @@ def test_killed_at_random_moments_the_grid_ends_in_the_same_table(project):
     kills = 0
     while kills < KILLS:
         if (project / "results/tiny/table.csv").exists():
+            end(victims(project))  # an orphan may still write
             shutil.rmtree(project / "results")  # done again: from the beginning
         process = start(project)
         try:
@@ -82,9 +91,7 @@ def test_killed_at_random_moments_the_grid_ends_in_the_same_table(project):
         except subprocess.TimeoutExpired:
             # one of them, or all at once, as when a machine loses power
             alive = victims(project)
-            for victim in chance.choice((alive, [chance.choice(alive)])):
-                with suppress(psutil.Error):
-                    victim.kill()
+            end(chance.choice((alive, [chance.choice(alive)])))
             kills += 1
             process.wait()
     assert start(project).wait() == 0, (project / "log.txt").read_text()

@@ -174,7 +174,8 @@ class Cluster:
                     self("scontrol", "update", f"nodename={node}", "state=resume")
             return False
 
-        wait_until(all_idle, "idle")
+        # a slurmctld that was restarted may wait two minutes until it asks a node again
+        wait_until(all_idle, "idle", 240)
 
     def down(self) -> None:
         """Cancel what runs and stop the programs, each by the process id that it wrote."""
