@@ -89,15 +89,15 @@ class Executor(RemoteExecutor):
         self.warned: set[str] = set()
         try:
             self.cluster = CLUSTERS[settings.cluster]()
-            self.submitter = self._submitter(settings)
+            self._submitter()  # is there such a cluster here?
         except (OSError, RuntimeError) as error:
             raise WorkflowError(f"--submitit-cluster: {settings.cluster}: {error}") from None
 
-    def _submitter(self, settings: ExecutorSettings) -> AutoExecutor:
+    def _submitter(self) -> AutoExecutor:
+        cluster = self.workflow.executor_settings.cluster
         # RunCommand counts requeues, of time limits and preemptions alike; submitit need not
-        limits = {"slurm_max_num_timeout": 10**6, "local_max_num_timeout": 10**6}
-        own = {k: v for k, v in limits.items() if k.startswith(settings.cluster)}
-        return AutoExecutor(self.folder, cluster=settings.cluster, **own)
+        limit = {} if cluster == "debug" else {f"{cluster}_max_num_timeout": 10**6}
+        return AutoExecutor(self.folder, cluster=cluster, **limit)
 
     def additional_general_args(self) -> str:
         # the default keeps every job's Snakemake alive for a second after its work is done
@@ -146,7 +146,7 @@ class Executor(RemoteExecutor):
         self, jobs: list[JobExecutorInterface], wanted: dict[str, Any]
     ) -> list[SubmittedJobInfo]:
         settings = self.workflow.executor_settings
-        self.submitter = self._submitter(settings)  # parameters would add up
+        submitter = self._submitter()  # a new one: its parameters would add up
         local = settings.cluster == "local"
         commands = [
             RunCommand(
@@ -159,12 +159,12 @@ class Executor(RemoteExecutor):
             for job in jobs
         ]
         try:
-            self.submitter.update_parameters(
+            submitter.update_parameters(
                 **wanted,
                 slurm_array_parallelism=settings.array_parallelism,
                 slurm_signal_delay_s=settings.signal_seconds,
             )
-            submitted = self._patiently(commands)
+            submitted = self._patiently(submitter, commands)
         except (FailedJobError, FailedSubmissionError, OSError, ValueError, RuntimeError) as error:
             why = _sbatch_line(str(error))
             for job in jobs:
@@ -177,11 +177,11 @@ class Executor(RemoteExecutor):
             infos.append(SubmittedJobInfo(job, one.job_id, aux={"job": one}))
         return infos
 
-    def _patiently(self, commands: list[RunCommand]) -> list[Job[Outcome]]:
+    def _patiently(self, submitter: AutoExecutor, commands: list[RunCommand]) -> list[Job[Outcome]]:
         """Submit; where no controller can be reached, as while it restarts, again later."""
         for again in range(SUBMISSION_TRIES):
             try:
-                return self.submitter.submit_array(commands)
+                return submitter.submit_array(commands)
             except (FailedJobError, FailedSubmissionError) as error:
                 # of other errors it is not known that nothing was submitted
                 if "Unable to contact slurm controller" not in str(error):
@@ -205,6 +205,8 @@ class Executor(RemoteExecutor):
                 if states is not None and not states.get(left.id, State("UNKNOWN")).active:
                     continue
                 self.left_behind |= {output: left for output in left.outputs}
+        if not self.left_behind:
+            return {}
         earlier = {}
         wanted = outputs(job)
         for output in wanted:

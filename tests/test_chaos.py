@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from helpers import ROOT, TINY, with_values
+from helpers import TINY, copy_project, processes_in, with_values
 
 KILLS = int(os.environ.get("EQCO_KILLS", "4"))
 SEED = int(os.environ.get("EQCO_SEED", random.SystemRandom().randrange(10**6)))
@@ -23,9 +23,7 @@ SEED = int(os.environ.get("EQCO_SEED", random.SystemRandom().randrange(10**6)))
 
 @pytest.fixture
 def project(tmp_path) -> Path:
-    for name in ("eqco", "workflow"):
-        ignored = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=ignored)
+    copy_project(tmp_path)
     changes = {
         "pretrain.epochs": 5,
         "pretrain.queue": 300,
@@ -46,18 +44,6 @@ def start(project: Path) -> subprocess.Popen[bytes]:
         stdout=(project / "log.txt").open("wb"),
         stderr=subprocess.STDOUT,
     )
-
-
-def victims(project: Path) -> list[psutil.Process]:
-    """Every process that works in the folder: Snakemake, shells, commands, the fork server."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if Path(process.cwd()).is_relative_to(project) and process.pid != os.getpid():
-                found.append(process)
-        except (psutil.Error, OSError):
-            continue
-    return found
 
 
 def end(processes: list[psutil.Process]) -> None:
@@ -83,14 +69,15 @@ def test_killed_at_random_moments_the_grid_ends_in_the_same_table(project):
     kills = 0
     while kills < KILLS:
         if (project / "results/tiny/table.csv").exists():
-            end(victims(project))  # an orphan may still write
+            end(processes_in(project))  # an orphan may still write
             shutil.rmtree(project / "results")  # done again: from the beginning
         process = start(project)
         try:
             process.wait(chance.uniform(1, seconds))
         except subprocess.TimeoutExpired:
             # one of them, or all at once, as when a machine loses power
-            alive = victims(project)
+            # Snakemake, shells, commands, the fork server
+            alive = processes_in(project)
             end(chance.choice((alive, [chance.choice(alive)])))
             kills += 1
             process.wait()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from helpers import ROOT, TINY, with_values
+from helpers import ROOT, TINY, copy_project, with_values
 
 CELLS = "results/small/cells"
 RECORDS = "results/small/.snakemake/metadata"
@@ -58,9 +58,7 @@ def change(folder: Path, changes: dict) -> None:
 def origin(tmp_path_factory) -> Path:
     """A repository with two studies, whose results are committed and pushed."""
     folder = tmp_path_factory.mktemp("dvc") / "origin"
-    shutil.copytree(ROOT / "eqco", folder / "eqco", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(ROOT / "workflow", folder / "workflow")
-    shutil.copytree(ROOT / ".dvc" / "plots", folder / ".dvc" / "plots")
+    copy_project(folder, ".dvc/plots")
     for name in (".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore"):
         shutil.copy(ROOT / name, folder / name)
     (folder / "params").mkdir()
@@ -188,18 +186,23 @@ def test_records_of_another_commit_are_refused(clone):
     assert "is a result of other parameters" in done.stdout + done.stderr
 
 
-def test_a_killed_repro_keeps_what_is_finished_and_goes_on(clone):
-    dvc(clone, "pull")
-    change(clone, {"temperature": 0.5})
-    before = seconds(clone)
-    process = subprocess.Popen(
+def start_repro(folder: Path) -> subprocess.Popen[bytes]:
+    """`dvc repro` in a process group of its own."""
+    return subprocess.Popen(
         ["dvc", "repro", "grid@small"],
-        cwd=clone,
-        env={**ENVIRONMENT, "PYTHONPATH": str(clone)},
+        cwd=folder,
+        env={**ENVIRONMENT, "PYTHONPATH": str(folder)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
+
+
+def test_a_killed_repro_keeps_what_is_finished_and_goes_on(clone):
+    dvc(clone, "pull")
+    change(clone, {"temperature": 0.5})
+    before = seconds(clone)
+    process = start_repro(clone)
     while len(done := changed(before, clone)) < 2:
         assert process.poll() is None
         time.sleep(0.02)
@@ -265,13 +268,7 @@ def test_without_a_remote_a_pull_says_so(clone):
 def test_a_second_repro_at_once_is_told(clone):
     dvc(clone, "pull")
     change(clone, {"temperature": 0.5})
-    process = subprocess.Popen(
-        ["dvc", "repro", "grid@small"],
-        cwd=clone,
-        env={**ENVIRONMENT, "PYTHONPATH": str(clone)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    process = start_repro(clone)
     lock = clone / "results/small/lock"
     held = lock.read_text() if lock.exists() else ""
     while not lock.exists() or lock.read_text() in ("", held):

@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from helpers import ROOT, TINY, with_values
+from helpers import ROOT, TINY, copy_project, with_values
 
 CELLS = 8  # of the tiny study
 A_CELL = "results/tiny/cells/*/*/*/*"
@@ -51,8 +51,7 @@ def change(folder: Path, changes: dict) -> None:
 def finished(tmp_path_factory) -> Path:
     """A folder with the package, the workflow and a finished run of the tiny study."""
     folder = tmp_path_factory.mktemp("grid")
-    for name in ("eqco", "workflow"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    copy_project(folder)
     shutil.copy(TINY, folder / "tiny.yaml")
     done = snakemake(folder, "--cores", "2")
     assert ran(done) == {

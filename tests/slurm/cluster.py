@@ -157,11 +157,7 @@ class Cluster:
         self.start_slurmctld()
         for node in ("n1", "n2"):
             self.start_slurmd(node)
-        self.wait_until_idle()
-
-    def wait_until_idle(self) -> None:
-        """Until no node works or is down."""
-        wait_until(lambda: set(self("sinfo", "-h", "-N", "-o", "%T").split()) == {"idle"}, "idle")
+        self.set_up_again()
 
     def set_up_again(self) -> None:
         """Bring back nodes that were set down or drained, and wait until no node works."""

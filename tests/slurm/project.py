@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 from cluster import Cluster, wait_until
+from helpers import processes_in
 
 
 class Project:
@@ -79,7 +80,6 @@ class Project:
         if self.cluster and (ids := list(self.jobs())):
             subprocess.run(["scancel", *ids], env=self.environment, check=False)
         # what a node that was set down has left: SLURM cannot end it, and would drain the node
-        for process in psutil.process_iter():
-            with suppress(psutil.Error, OSError):
-                if Path(process.cwd()).is_relative_to(self.folder):
-                    process.kill()
+        for process in processes_in(self.folder):
+            with suppress(psutil.Error):
+                process.kill()

@@ -1,7 +1,6 @@
 """The grid on a real SLURM: the table of a local run, byte for byte, whatever happens to a cell."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,10 +12,10 @@ import psutil
 import pytest
 import yaml
 from cluster import Cluster, wait_until
+from helpers import ROOT, TINY, copy_project, processes_in
 from project import Project
 
-ROOT = Path(__file__).parents[2]
-TINY = yaml.safe_load((ROOT / "tests/data/tiny.yaml").read_text())
+TINY_VALUES = yaml.safe_load(TINY.read_text())
 SMALL = (
     *("--configfile", "tiny.yaml", "--latency-wait", "3", "--retries", "0"),
     *("--default-resources", "mem_mb=1000", "runtime=5"),
@@ -25,17 +24,10 @@ SMALL = (
 
 def copy_of_the_project(folder: Path, epochs: int, seeds: int) -> None:
     """The package and the workflow, and a study of one configuration."""
-    for name in (
-        *("eqco", "workflow", "slurm", "snakemake_executor_plugin_submitit"),
-        "snakemake_logger_plugin_eqco",
-    ):
-        ignored = shutil.ignore_patterns("__pycache__")
-        if (ROOT / name).is_symlink():
-            (folder / name).symlink_to((ROOT / name).readlink())
-        else:
-            shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    copy_project(folder, "snakemake_executor_plugin_submitit", "snakemake_logger_plugin_eqco")
+    (folder / "slurm").symlink_to((ROOT / "slurm").readlink())
     block = {"methods": ["moco"], "negatives": [16], "margins": ["eqco"]}
-    study = {**TINY, "grid": [{**block, "seeds": list(range(seeds))}]}
+    study = {**TINY_VALUES, "grid": [{**block, "seeds": list(range(seeds))}]}
     study["pretrain"] = {**study["pretrain"], "epochs": epochs, "queue": 512}
     (folder / "tiny.yaml").write_text(yaml.safe_dump(study))
 
@@ -101,12 +93,9 @@ def first_epoch(grid: Project) -> int:
 def trainings(grid: Project) -> list[dict[str, str]]:
     """The environments of the pretrain commands that run in the folder."""
     found = []
-    for process in psutil.process_iter():
-        with suppress(psutil.Error, OSError):
-            line = process.cmdline()
-            if line[1:4] == ["-m", "eqco", "pretrain"] and process.cwd() == str(
-                grid.folder / "results" / "tiny"
-            ):
+    for process in processes_in(grid.folder / "results" / "tiny"):
+        with suppress(psutil.Error):
+            if process.cmdline()[1:4] == ["-m", "eqco", "pretrain"]:
                 found.append(process.environ())
     return found
 

@@ -70,6 +70,6 @@ wildcard_constraints:
 
 
 # On this machine each cell has a GPU of its own; a cluster's scheduler counts its own.
-if gpus.count() and workflow.nodes is None and not workflow.remote_exec:
-    if "gpus" not in workflow.global_resources:
-        workflow.register_resource("gpus", gpus.count())
+if workflow.nodes is None and not workflow.remote_exec:
+    if "gpus" not in workflow.global_resources and (found := gpus.count()):
+        workflow.register_resource("gpus", found)
