@@ -15,10 +15,12 @@ from unittest import mock
 
 import torch
 
-from eqco import data, pretrain
+from eqco import data
 from eqco.diagnostics import NAMES
 from eqco.grid import cells
 from eqco.params import load_study
+from eqco.pretrain import pretrain
+from eqco.training import Training
 
 
 def main() -> None:
@@ -34,10 +36,10 @@ def main() -> None:
         data.prepare(study.data, Path(folder))
         for _ in range(arguments.n):
             for kind in times:
-                measure = pretrain.measure if kind == "with" else lambda *_: torch.zeros(len(NAMES))
+                diagnose = Training.diagnose if kind == "with" else lambda _: [0.0] * len(NAMES)
                 start = time.perf_counter()
-                with mock.patch.object(pretrain, "measure", measure):
-                    pretrain.pretrain(study, cell, Path(folder), device=torch.device("cpu"))
+                with mock.patch.object(Training, "diagnose", diagnose):
+                    pretrain(study, cell, Path(folder), device=torch.device("cpu"))
                 times[kind].append(time.perf_counter() - start)
     medians = {kind: round(statistics.median(values), 3) for kind, values in times.items()}
     ratio = round(medians["with"] / medians["without"], 3)

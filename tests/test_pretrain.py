@@ -7,7 +7,8 @@ import torch
 
 from eqco.errors import InputError
 from eqco.grid import cells
-from eqco.pretrain import draw_seed, learning_rate, pretrain
+from eqco.pretrain import pretrain
+from eqco.training import draw_seed, learning_rate
 
 CPU = torch.device("cpu")
 
