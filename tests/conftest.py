@@ -1,5 +1,6 @@
 """What many tests start from: a tiny study, its packed data, a trained cell."""
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from eqco import data
 from eqco.params import Study, load_study, parse_study
 
 torch.set_num_threads(1)
+# A shell's background jobs ignore it, and so would every process that a test starts and interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
