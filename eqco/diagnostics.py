@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from eqco.losses import weight
+from eqco.losses import Negatives, weight
 from eqco.objectives import margin
 from eqco.params import Cell
 
@@ -13,7 +13,7 @@ NAMES = ("weight", "weight_cv", "positive", "negative", "gradient")
 
 
 @torch.no_grad()
-def measure(positive: Tensor, negatives: Tensor, queries: Tensor, cell: Cell) -> Tensor:
+def measure(positive: Tensor, negatives: Negatives, queries: Tensor, cell: Cell) -> Tensor:
     """The numbers of NAMES for one step after its backward pass, (5,), on the device.
 
     Args:

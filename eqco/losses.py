@@ -14,7 +14,9 @@ With ``s0`` the similarity of the positive, ``s_1 … s_K`` those of the negativ
 
 Every function takes cosine similarities, ``positive`` s0 (B,) and ``negatives`` s_1 … s_K (B, K)
 with K ≥ 1, and returns the loss of each anchor (B,) in nats, in float32 for inputs of lower
-precision. They raise ValueError when the shapes do not fit or a temperature is not positive.
+precision. Where all anchors share their negatives, as with a queue, ``SharedNegatives`` stands for
+the (B, K) similarities without making them. They raise ValueError when the shapes do not fit or a
+temperature is not positive.
 """
 
 import math
@@ -22,6 +24,10 @@ import math
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from eqco.negatives import SharedNegatives
+
+Negatives = Tensor | SharedNegatives
 
 
 def eqco_margin(negatives: int, alpha: float, temperature: float) -> float:
@@ -44,7 +50,7 @@ def eqco_margin(negatives: int, alpha: float, temperature: float) -> float:
 
 
 def info_nce(
-    positive: Tensor, negatives: Tensor, *, temperature: float, margin: float = 0.0
+    positive: Tensor, negatives: Negatives, *, temperature: float, margin: float = 0.0
 ) -> Tensor:
     """InfoNCE with a margin on the positive (EqCo, arXiv 2010.01929, Eq. 1), per anchor.
 
@@ -66,14 +72,14 @@ def info_nce(
     return -F.logsigmoid(pull - margin / temperature - push)
 
 
-def dcl(positive: Tensor, negatives: Tensor, *, temperature: float) -> Tensor:
+def dcl(positive: Tensor, negatives: Negatives, *, temperature: float) -> Tensor:
     """The decoupled loss, which may be negative: −s0/τ + log Σ_i exp(s_i/τ) (arXiv 2110.06848)."""
     return info_nce(positive, negatives, temperature=temperature, margin=math.inf)
 
 
 def dclw(
     positive: Tensor,
-    negatives: Tensor,
+    negatives: Negatives,
     *,
     temperature: float,
     sigma: float = 0.5,
@@ -99,7 +105,7 @@ def dclw(
 
 
 def dual_temperature(
-    positive: Tensor, negatives: Tensor, *, intra: float = 0.1, inter: float = 1.0
+    positive: Tensor, negatives: Negatives, *, intra: float = 0.1, inter: float = 1.0
 ) -> Tensor:
     """The dual temperature (arXiv 2203.17248): InfoNCE at τ_α, each anchor weighted as at τ_β.
 
@@ -118,7 +124,7 @@ def dual_temperature(
 
 
 def weight(
-    positive: Tensor, negatives: Tensor, *, temperature: float, margin: float = 0.0
+    positive: Tensor, negatives: Negatives, *, temperature: float, margin: float = 0.0
 ) -> Tensor:
     """W (B,) in (0, 1] of InfoNCE with a margin: how strongly an anchor pulls and pushes.
 
@@ -132,16 +138,17 @@ def weight(
     )
 
 
-def _logits(positive: Tensor, negatives: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+def _logits(positive: Tensor, negatives: Negatives, temperature: float) -> tuple[Tensor, Tensor]:
     """s0/τ (B,) and log S (B,), in float32 or better."""
-    if negatives.ndim != 2 or positive.shape != negatives.shape[:1] or negatives.shape[1] < 1:
+    shape = tuple(negatives.shape)
+    if len(shape) != 2 or tuple(positive.shape) != shape[:1] or shape[1] < 1:
         raise ValueError(
-            f"positive (B,) and negatives (B, K ≥ 1); got {tuple(positive.shape)}, "
-            f"{tuple(negatives.shape)}"
+            f"positive (B,) and negatives (B, K ≥ 1); got {tuple(positive.shape)}, {shape}"
         )
-    dtype = torch.promote_types(positive.dtype, torch.float32)
-    pull = positive.to(dtype) / _positive(temperature)
-    return pull, (negatives.to(dtype) / temperature).logsumexp(dim=1)
+    pull = positive.to(torch.promote_types(positive.dtype, torch.float32)) / _positive(temperature)
+    if isinstance(negatives, SharedNegatives):
+        return pull, negatives.log_sum_exp(temperature)
+    return pull, (negatives.to(pull.dtype) / temperature).logsumexp(dim=1)
 
 
 def _positive(temperature: float) -> float:

@@ -5,10 +5,10 @@ from functools import partial
 
 from torch import Tensor
 
-from eqco.losses import dcl, dclw, dual_temperature, eqco_margin, info_nce, weight
+from eqco.losses import Negatives, dcl, dclw, dual_temperature, eqco_margin, info_nce, weight
 from eqco.params import Cell, LossSettings
 
-Objective = Callable[[Tensor, Tensor], Tensor]  # (A,), (A, K) -> (A,)
+Objective = Callable[[Tensor, Negatives], Tensor]  # (A,), (A, K) -> (A,)
 
 
 def objective(cell: Cell, settings: LossSettings) -> Objective:
@@ -41,5 +41,5 @@ def margin(cell: Cell) -> float:
     return cell.margin
 
 
-def _mean_weight(positive: Tensor, negatives: Tensor, temperature: float) -> Tensor:
+def _mean_weight(positive: Tensor, negatives: Negatives, temperature: float) -> Tensor:
     return weight(positive.detach(), negatives.detach(), temperature=temperature).mean()

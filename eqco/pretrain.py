@@ -90,7 +90,7 @@ def pretrain(
                 {
                     "epoch": epoch,
                     "loss": mean_loss,
-                    **dict(zip(NAMES, training.diagnose(), strict=True)),
+                    **dict(zip(NAMES, training.diagnosis.tolist(), strict=True)),
                     "bound": bound(cell, mean_loss),
                     "lr": training.lr(training.step - 1),
                     "images": images,

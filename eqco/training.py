@@ -54,6 +54,7 @@ class Training:
         steps: of the whole training.
         steps_per_epoch: the last, smaller batch of an epoch is dropped.
         encoder: what is trained.
+        diagnosis: the numbers of ``diagnostics.NAMES`` for the last step of an epoch.
 
     Args:
         study: the recipe.
@@ -89,23 +90,25 @@ class Training:
             weight_decay=self.recipe.weight_decay,
         )
         self.step = 0
+        self.diagnosis: Tensor  # (5,)
         self.steps_per_epoch = len(images) // cell.batch
         self.steps = self.recipe.epochs * self.steps_per_epoch
         self._order: tuple[int, Tensor] | None = None  # an epoch and its (M,) permutation
-        self._latest: Similarities  # of the step done last
 
     def advance(self) -> Tensor:
         """Do one step; returns its mean loss in nats, a scalar on the device."""
         self.optimizer.param_groups[0]["lr"] = self.lr(self.step)
         seed = draw_seed(self.cell.seed, "negatives", self.step)
         draw = torch.Generator(self.device).manual_seed(seed)
-        self._latest = self.method(*self.views(self.step), draw)  # (A,), (A, K)
-        loss = self.loss_of(*self._latest).mean()
+        similarities = self.method(*self.views(self.step), draw)  # (A,), (A, K)
+        loss = self.loss_of(*similarities).mean()
         self.optimizer.zero_grad()
         loss.backward()
+        self.step += 1
+        if self.step % self.steps_per_epoch == 0:
+            self.diagnosis = self._diagnose(similarities)
         self.optimizer.step()
         self.method.after_step()
-        self.step += 1
         return loss.detach()
 
     def lr(self, step: int) -> float:
@@ -126,10 +129,9 @@ class Training:
         view1, view2 = views.chunk(2)
         return view1, view2
 
-    def diagnose(self) -> list[float]:
-        """The numbers of ``diagnostics.NAMES`` for the step done last."""
+    def _diagnose(self, similarities: Similarities) -> Tensor:
         gradients = torch.cat([q.grad for q in self.method.latest_queries if q.grad is not None])
-        return measure(*self._latest, gradients, self.cell).tolist()
+        return measure(*similarities, gradients, self.cell)
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything but ``step`` that the next step depends on, by name."""

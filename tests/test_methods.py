@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from eqco.grid import cells
 from eqco.methods import METHODS
 from eqco.methods.base import Contrastive, Queue
-from eqco.negatives import sample
+from eqco.negatives import SharedNegatives, sample
 from eqco.networks import Encoder, GroupedBatchNorm2d
 from eqco.objectives import objective
 from eqco.params import Cell, LossSettings, Network, Pretrain
@@ -63,6 +63,12 @@ def build(method: str, k: int = K, network: Network = NETWORK, **changes) -> Con
 
 def views(n: int = N) -> list[Tensor]:
     return list(torch.rand(2, n, 1, 8, 8, generator=torch.Generator().manual_seed(1)))
+
+
+def similarities(model: Contrastive, *arguments) -> tuple[Tensor, Tensor]:
+    """Of every anchor with its positive (A,) and its negatives (A, K), as tensors."""
+    positive, negatives = model(*arguments)
+    return positive, negatives.dense() if isinstance(negatives, SharedNegatives) else negatives
 
 
 def seeded() -> torch.Generator:
@@ -119,15 +125,15 @@ def by_hand(model, method: str, generator: torch.Generator) -> list[tuple[list, 
     queries = [model.encoder(a) for a, _ in directions]
     key = moved_key_encoder(model)
     keys = [key(b) for _, b in directions]
+    if method == "moco":
+        columns = sample(N * len(queries), 9, K, generator, shared=shared).tolist()
+        return [
+            (cosines(q, [k]), cosines(q, [model.queue.items[c] for c in drawn]))
+            for q, k, drawn in zip(torch.cat(queries), torch.cat(keys), columns, strict=True)
+        ]
     rows = []
     for q, k in zip(queries, keys, strict=True):
-        if method == "moco":
-            columns = sample(N, 9, K, generator, shared=shared).tolist()
-            for i in range(N):
-                drawn = [model.queue.items[c] for c in columns[i]]
-                rows.append((cosines(q[i], [k[i]]), cosines(q[i], drawn)))
-        else:
-            rows += rows_of_others(q, k, generator, shared)
+        rows += rows_of_others(q, k, generator, shared)
     return rows
 
 
@@ -142,7 +148,7 @@ VARIANTS = [
 def test_the_similarities_of_every_anchor(method, changes):
     model = build(method, **changes)
     expected = by_hand(model, method, seeded())
-    positive, negatives = model(*views(), seeded())
+    positive, negatives = similarities(model, *views(), seeded())
     both = changes["symmetric"] or method in ("simclr", "simco", "nnclr")
     assert negatives.shape == ((2 if both else 1) * N, K)
     found = [(s0.tolist(), s.tolist()) for s0, s in zip(positive[:, None], negatives, strict=True)]
@@ -154,7 +160,7 @@ def test_the_similarities_of_every_anchor(method, changes):
 @pytest.mark.parametrize("method", METHODS)
 def test_where_the_gradient_flows(method):
     model = build(method)
-    positive, negatives = model(*views(), seeded())
+    positive, negatives = similarities(model, *views(), seeded())
     (negatives.sum() - positive.sum()).backward()
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     assert trained == {name for name, p in model.named_parameters() if p.grad is not None}

@@ -1,12 +1,17 @@
-"""Which candidates are drawn: never the own, never twice, and all equally often."""
+"""Draws: never the own, never twice, all equally often. Shared negatives: as if made as a whole."""
+
+from functools import partial
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from eqco.negatives import others, sample
+from eqco import losses, negatives
+from eqco.negatives import SharedNegatives, others, sample
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -57,3 +62,78 @@ def test_every_other_key_is_drawn_equally_often(shared):
 def test_k_out_of_range_is_an_error(k):
     with pytest.raises(ValueError, match=r"1 … 7; got"):
         sample(8, 7, k, seeded(0))
+
+
+def shared_negatives(
+    anchors: int = 6, k: int = 50, seed: int = 0, dtype=torch.float64
+) -> tuple[Tensor, Tensor]:
+    """Unit anchors, which take a gradient, and unit keys."""
+    generator = seeded(seed)
+    q, keys = (
+        F.normalize(torch.randn(n, 12, generator=generator, dtype=dtype)) for n in (anchors, k)
+    )
+    return q.requires_grad_(), keys
+
+
+LOSSES = {
+    "info_nce": partial(losses.info_nce, temperature=0.1, margin=0.3),
+    "dcl": partial(losses.dcl, temperature=0.1),
+    "dclw": partial(losses.dclw, temperature=0.1),
+    "dual_temperature": losses.dual_temperature,
+    "weight": partial(losses.weight, temperature=0.1),
+}
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 50, 2048])
+@pytest.mark.parametrize("name", LOSSES)
+def test_shared_negatives_give_every_loss_its_value_and_gradient(name, chunk, monkeypatch):
+    monkeypatch.setattr(negatives, "CHUNK", chunk)
+    q, keys = shared_negatives()
+    positive = (q * keys[:6].flip(1)).sum(1)
+    found = LOSSES[name](positive, SharedNegatives(q, keys))
+    expected = LOSSES[name](positive, q @ keys.T)
+    torch.testing.assert_close(found, expected, atol=0, rtol=1e-12)
+    upstream = torch.rand(6, generator=seeded(1), dtype=torch.float64)
+    (gradient,) = torch.autograd.grad(found @ upstream, q, retain_graph=True)
+    (plain,) = torch.autograd.grad(expected @ upstream, q)
+    torch.testing.assert_close(gradient, plain, atol=1e-12, rtol=1e-9)
+
+
+@pytest.mark.parametrize("temperature", [1e-3, 0.01, 1, 100])
+def test_shared_negatives_in_float32_at_the_queue_of_the_papers(temperature):
+    q, keys = shared_negatives(32, 65_536, dtype=torch.float32)
+    exact = (q.double() @ keys.double().T / temperature).logsumexp(1)
+    found = SharedNegatives(q, keys).log_sum_exp(temperature)
+    torch.testing.assert_close(found.double(), exact, atol=0, rtol=1e-5)
+    (gradient,) = torch.autograd.grad(found.sum(), q)
+    (plain,) = torch.autograd.grad(exact.sum(), q)
+    torch.testing.assert_close(gradient, plain, atol=1e-5 / temperature, rtol=1e-5)
+
+
+def test_shared_negatives_are_never_made_as_a_whole():
+    class Largest(TorchDispatchMode):
+        size = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            result = function(*args, **(kwargs or {}))
+            if isinstance(result, Tensor):
+                self.size = max(self.size, result.numel())
+            return result
+
+    q, keys = shared_negatives(256, 65_536, dtype=torch.float32)
+    with Largest() as seen:
+        losses.info_nce(q[:, 0], SharedNegatives(q, keys), temperature=0.2).sum().backward()
+    assert q.numel() <= seen.size <= max(keys.numel(), 256 * negatives.CHUNK)
+
+
+def test_shared_negatives_know_their_shape_mean_and_dense_form():
+    q, keys = shared_negatives()
+    shared = SharedNegatives(q, keys)
+    assert shared.shape == shared.dense().shape == (6, 50)
+    torch.testing.assert_close(shared.mean(), shared.dense().mean())
+    assert not shared.detach().dense().requires_grad
+
+
+def test_shared_negatives_must_fit_the_positives():
+    with pytest.raises(ValueError, match=r"got \(5,\), \(6, 50\)"):
+        losses.dcl(torch.zeros(5), SharedNegatives(*shared_negatives()), temperature=1.0)

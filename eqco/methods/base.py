@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from eqco.losses import Negatives
 from eqco.negatives import others, sample
 from eqco.networks import Encoder
 from eqco.params import Cell, Pretrain
 
-Similarities = tuple[Tensor, Tensor]  # positive (A,), negatives (A, K), of A anchors
+Similarities = tuple[Tensor, Negatives]  # positive (A,), negatives (A, K), of A anchors
 
 
 class Contrastive(nn.Module):
@@ -48,7 +49,7 @@ class Contrastive(nn.Module):
     def after_step(self) -> None:
         """What changes once the gradient has been taken: queues."""
 
-    def others(self, s: Tensor, generator: torch.Generator) -> Similarities:
+    def others(self, s: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The diagonal of s (N, N) and K of the others in each row."""
         n = len(s)
         column = sample(n, n - 1, self.k, generator, shared=self.shared)
@@ -125,7 +126,7 @@ class Queue(nn.Module):
         self.oldest.add_(len(new)).remainder_(length)
 
 
-def join(*parts: Similarities) -> Similarities:
+def join(*parts: tuple[Tensor, Tensor]) -> Similarities:
     """The anchors of several directions, one after the other."""
     positive, negatives = zip(*parts, strict=True)
     return torch.cat(positive), torch.cat(negatives)

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from eqco.methods.base import MomentumContrastive, Queue, Similarities, join
-from eqco.negatives import sample
+from eqco.methods.base import MomentumContrastive, Queue, Similarities
+from eqco.negatives import SharedNegatives, sample
 from eqco.networks import Encoder
 from eqco.params import Cell, Pretrain
 
@@ -22,17 +22,14 @@ class MoCo(MomentumContrastive):
         self.queue = Queue(recipe.queue or cell.negatives, encoder.dim)
 
     def forward(self, view1: Tensor, view2: Tensor, generator: torch.Generator) -> Similarities:
-        pairs = self.pairs(view1, view2, generator)
-        self.latest = torch.cat([k for _, k in pairs])
-        return join(*(self._similarities(q, k, generator) for q, k in pairs))
-
-    def _similarities(self, q: Tensor, k: Tensor, generator: torch.Generator) -> Similarities:
-        positive, queued = (q * k).sum(dim=1), self.queue.items  # (N,), (L, D)
+        q, k = (torch.cat(side) for side in zip(*self.pairs(view1, view2, generator), strict=True))
+        self.latest, queued = k, self.queue.items  # (A, D), (L, D)
+        positive = (q * k).sum(dim=1)  # (A,)
         if self.k == len(queued):
-            return positive, q @ queued.T  # (N, L)
-        column = sample(len(q), len(queued), self.k, generator, shared=self.shared)  # (N, K)
-        if self.shared:  # the same keys for every query: the others need no product
-            return positive, q @ queued[column[0]].T
+            return positive, SharedNegatives(q, queued)
+        column = sample(len(q), len(queued), self.k, generator, shared=self.shared)  # (A, K)
+        if self.shared:
+            return positive, SharedNegatives(q, queued[column[0]])
         return positive, (q @ queued.T).gather(1, column)
 
     def after_step(self) -> None:
