@@ -176,7 +176,7 @@ def linear_eval(
     def rate(features: Any, seed: int) -> dict[str, float]:
         return {
             "linear-lbfgs": linear_lbfgs(features, settings.linear_lbfgs),
-            "linear": linear(features, settings.linear, seed),
+            **linear(features, settings.linear, seed),
         }
 
     _evaluate(encoder, data, out, settings_of(settings, "linear.json"), rate, device, threads)

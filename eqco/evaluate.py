@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from eqco.augment import normalise
@@ -61,33 +61,41 @@ def linear_lbfgs(features: Features, params: LinearLBFGS) -> float:
     return accuracy(F.linear(test, weight, bias), features.test_labels)
 
 
-def linear(features: Features, params: Linear, seed: int) -> float:
+@torch.no_grad()
+def linear(features: Features, params: Linear, seed: int) -> dict[str, float]:
     """A linear layer by SGD as in MoCo (arXiv 1911.05722, section 4.1), on fixed features.
 
     Weights start at N(0, 0.01²) and the bias at 0; momentum 0.9, no weight decay, mini-batches in a
-    random order, the rate divided by ten at each of ``drops``.
+    random order, the rate divided by ten at each of ``drops``. Layers for several rates are trained
+    side by side, on the same mini-batches; each is what it would be alone.
 
     Returns:
-        Test accuracy in percent after the last epoch.
+        Test accuracy in percent after the last epoch, of each of ``params.probes``.
     """
-    train, labels = features.train, features.train_labels
+    classes, device = features.classes, features.train.device
     generator = torch.Generator().manual_seed(seed)
-    layer = nn.Linear(train.shape[1], features.classes, device=train.device)
-    with torch.no_grad():
-        layer.weight.copy_(0.01 * torch.randn(layer.weight.shape, generator=generator))
-        layer.bias.zero_()
-    optimizer = torch.optim.SGD(layer.parameters(), lr=params.lr, momentum=0.9)
-    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, list(params.drops))
-    for _ in range(params.epochs):
-        order = torch.randperm(len(train), generator=generator).to(train.device)
-        for batch in order.split(params.batch):
-            loss = F.cross_entropy(layer(train[batch]), labels[batch])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        schedule.step()
-    with torch.no_grad():
-        return accuracy(layer(features.test), features.test_labels)
+    # the bias is the weight of a feature that is always 1
+    train, test = (F.pad(x, (0, 1), value=1.0) for x in (features.train, features.test))
+    target = F.one_hot(features.train_labels, classes).to(train.dtype)  # (M, Y)
+    start = 0.01 * torch.randn(classes, train.shape[1] - 1, generator=generator)  # (Y, F)
+    weight = F.pad(start, (0, 1)).repeat(len(params.probes), 1).to(device)  # (R Y, F + 1)
+    velocity = torch.zeros_like(weight)
+    rates = torch.tensor(list(params.probes.values()), device=device)
+    rate = rates.repeat_interleave(classes)[:, None]  # (R Y, 1)
+    for epoch in range(params.epochs):
+        rate = rate * 0.1 ** params.drops.count(epoch)
+        order = torch.randperm(len(train), generator=generator).to(device)
+        batches = (x[order].split(params.batch) for x in (train, target))
+        for x, y in zip(*batches, strict=True):  # (B, F + 1), (B, Y)
+            scores = (x @ weight.T).view(len(x), -1, classes)  # (B, R, Y)
+            error = scores.softmax(dim=2).sub_(y[:, None])  # the gradient of the cross-entropy
+            velocity.mul_(0.9).addmm_(error.flatten(1).T, x, alpha=1 / len(x))
+            weight.addcmul_(velocity, rate, value=-1)
+    scores = (test @ weight.T).view(len(test), -1, classes).transpose(0, 1)  # (R, M, Y)
+    return {
+        name: accuracy(score, features.test_labels)
+        for name, score in zip(params.probes, scores, strict=True)
+    }
 
 
 def knn(features: Features, params: KNN, chunk: int = 1024) -> float:

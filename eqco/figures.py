@@ -16,7 +16,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 NAMES = {"0": "InfoNCE (m = 0)", "eqco": "EqCo (m = τ log α/K)", "inf": "DCL (m = ∞)"}
-LINEAR = {"linear-lbfgs": "linear probe, L-BFGS", "linear": "linear probe, SGD"}
 # Okabe and Ito's colours, told apart by the colour-blind, and a marker each
 COLORS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 MARKERS = "os^Dv<>PX"  # two more than colours: nine lines and more stay apart
@@ -42,13 +41,20 @@ def negatives(accuracies: pd.DataFrame, title: str, stem: Path) -> None:
     """
     rows = accuracies.assign(line=_lines(accuracies))
     methods, lines = list(rows["method"].unique()), list(rows["line"].unique())
-    panels = [(method, protocol) for method in methods for protocol in LINEAR]
-    # one method: its two protocols side by side; several: a row each
-    height = max(len(methods), 1)
-    size = (8, 1.2 + 2.6 * height)
+    protocols = [name for name in rows["protocol"].unique() if name != "knn"]
+    panels = [(method, protocol) for method in methods for protocol in protocols]
+    # one method: its protocols side by side; several: a row each
+    height, width = max(len(methods), 1), len(protocols)
+    size = (4 * width, 1.2 + 2.6 * height)
     with mpl.rc_context(STYLE):
         figure, axes = plt.subplots(
-            height, 2, figsize=size, sharex=True, sharey="row", layout="constrained", squeeze=False
+            height,
+            width,
+            figsize=size,
+            sharex=True,
+            sharey="row",
+            layout="constrained",
+            squeeze=False,
         )
         for axis, (method, protocol) in zip(axes.flat, panels, strict=True):
             panel = rows[(rows["method"] == method) & (rows["protocol"] == protocol)]
@@ -68,7 +74,7 @@ def negatives(accuracies: pd.DataFrame, title: str, stem: Path) -> None:
                     capsize=3,
                 )
             _k_axis(axis, rows)
-            axis.set_title(f"{method}, {LINEAR[protocol]}", fontsize=9)
+            axis.set_title(f"{method}, {protocol}", fontsize=9)
         for axis in axes[-1]:
             axis.set_xlabel("negatives an anchor, K")
         for axis in axes[:, 0]:

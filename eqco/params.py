@@ -254,9 +254,17 @@ class Linear(Section):
     """A linear layer on frozen features, by SGD as in MoCo."""
 
     lr: Positive = 30.0
+    lrs: Annotated[list[Positive], Field(min_length=1)] | None = Field(
+        None, description="in place of lr, several in one pass, each a protocol: linear-lr~10"
+    )
     epochs: Count = 100
     batch: Count = 256
     drops: list[Count] = Field([60, 80], description="epochs at which the rate falls to a tenth")
+
+    @property
+    def probes(self) -> dict[str, float]:
+        """The learning rate of each protocol: of ``linear``, or one for each of several rates."""
+        return {f"linear-lr~{lr:g}": lr for lr in self.lrs} if self.lrs else {"linear": self.lr}
 
 
 class KNN(Section):
@@ -272,6 +280,11 @@ class Evaluate(Section):
     linear_lbfgs: LinearLBFGS = LinearLBFGS()
     linear: Linear = Linear()
     knn: KNN = KNN()
+
+    @property
+    def protocols(self) -> list[str]:
+        """The names of what a cell is rated by."""
+        return ["linear-lbfgs", *self.linear.probes, "knn"]
 
 
 class LossSettings(Section):

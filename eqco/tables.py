@@ -11,8 +11,6 @@ from eqco.params import Cell, Study
 from eqco.published import matches
 from eqco.results import read_cell
 
-PROTOCOLS = ("linear-lbfgs", "linear", "knn")
-
 
 def effective_alpha(cell: Cell) -> float:
     """α = K exp(m/τ): the number of negatives whose plain InfoNCE a cell's loss weighs like.
@@ -54,7 +52,7 @@ def read_study(
         )
         summaries.append(summary)
         row = _configuration(cell, named)
-        for protocol in PROTOCOLS:
+        for protocol in study.evaluate.protocols:
             rows.append(
                 {
                     **row,
@@ -121,7 +119,7 @@ def beside_published(table: pd.DataFrame, study: Study, file: Path) -> pd.DataFr
     named = axes(study)
     found: dict[tuple[Any, ...], pd.DataFrame] = {}
     for cell in cells(study).values():
-        for protocol in PROTOCOLS:
+        for protocol in study.evaluate.protocols:
             key = (*_configuration(cell, named).values(), protocol)
             if key not in found:  # once for all seeds
                 found[key] = matches(study, cell, protocol, file)

@@ -73,8 +73,39 @@ def test_linear_learns_and_repeats(features):
     params = Linear(lr=0.1)
     first = linear(scaled, params, seed=0)
     assert first == linear(scaled, params, seed=0)
-    assert first > linear_lbfgs(scaled, LinearLBFGS()) - 3
+    assert first["linear"] > linear_lbfgs(scaled, LinearLBFGS()) - 3
     assert first != linear(scaled, Linear(lr=0.1, epochs=1), seed=0)
+
+
+def test_linear_is_torchs_sgd_on_a_linear_layer(features):
+    params = Linear(lr=0.02, epochs=12, batch=100, drops=[4, 8])
+    generator = torch.Generator().manual_seed(3)
+    layer = torch.nn.Linear(12, 5)
+    layer.weight.data = 0.01 * torch.randn(5, 12, generator=generator)
+    layer.bias.data.zero_()
+    optimizer = torch.optim.SGD(layer.parameters(), lr=params.lr, momentum=0.9)
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, params.drops)
+    for _ in range(params.epochs):
+        for rows in torch.randperm(600, generator=generator).split(params.batch):
+            loss = torch.nn.functional.cross_entropy(
+                layer(features.train[rows]), features.train_labels[rows]
+            )
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        schedule.step()
+    expected = accuracy(layer(features.test), features.test_labels)
+    assert linear(features, params, seed=3)["linear"] == pytest.approx(expected, abs=0.34)
+
+
+def test_several_rates_are_probed_at_once_each_as_if_alone(features):
+    rates = [0.003, 0.01, 0.3]
+    found = linear(features, Linear(lrs=rates, epochs=9, drops=[6]), seed=0)
+    assert list(found) == ["linear-lr~0.003", "linear-lr~0.01", "linear-lr~0.3"]
+    for lr, value in zip(rates, found.values(), strict=True):
+        alone = linear(features, Linear(lr=lr, epochs=9, drops=[6]), seed=0)
+        assert value == pytest.approx(alone["linear"], abs=0.34)  # one test point of 300
+    assert len(set(found.values())) == 3
 
 
 def test_linear_drops_the_rate_to_a_tenth(features):

@@ -58,7 +58,7 @@ def table_of(study: Study, accuracy: float) -> pd.DataFrame:
             "accuracy": accuracy,
         }
         for cell in cells(study).values()
-        for protocol in tables.PROTOCOLS
+        for protocol in study.evaluate.protocols
     ]
     return tables.aggregate(pd.DataFrame(rows))
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from eqco import figures, tables
-from eqco.params import Cell
+from eqco.params import Cell, Evaluate
 
 VALUES = {
     ("0", 1): [80.0, 81.0, 82.5],
@@ -33,7 +33,7 @@ def accuracies() -> pd.DataFrame:
             }
             for (margin, k), values in VALUES.items()
             for seed, value in enumerate(values)
-            for i, protocol in enumerate(tables.PROTOCOLS)
+            for i, protocol in enumerate(Evaluate().protocols)
         ]
     )
 
