@@ -5,7 +5,8 @@ the same name on each image (tests/test_augment.py holds them together); ``Augme
 parameters as torchvision's transforms do. Images are float (B, C, H, W) in [0, 1].
 
 Crop, resize and blur are linear along each axis, so each is two matrix products,
-``rows @ image @ columnsᵀ``, with small matrices made for every image.
+``rows @ image @ columnsᵀ``, with small matrices made for every image. The colours of a pixel depend
+on each other, so they are worked on as planes (B, H, W).
 """
 
 import math
@@ -16,13 +17,16 @@ from torch import Tensor
 
 from eqco.params import Augment, Jitter
 
-LUMA = (0.2989, 0.587, 0.114)  # ITU-R 601, as torchvision's rgb_to_grayscale
 ATTEMPTS = 10  # boxes drawn before an operation gives up, as in torchvision
 
 
 def _separable(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Apply (B, h, H) along the height and (B, w, W) along the width: (B, C, h, w)."""
-    return rows[:, None] @ x @ columns[:, None].transpose(2, 3)
+    b, c, height, width = x.shape
+    # all channels in one product each: (B, h, H) @ (B, H, C W), then (B, h C, W) @ (B, W, w)
+    y = rows @ x.transpose(1, 2).reshape(b, height, c * width)
+    y = y.view(b, -1, width) @ columns.transpose(1, 2)
+    return y.view(b, -1, c, y.shape[2]).transpose(1, 2).contiguous()
 
 
 def _resample(start: Tensor, length: Tensor, size: int, out: int) -> Tensor:
@@ -33,10 +37,11 @@ def _resample(start: Tensor, length: Tensor, size: int, out: int) -> Tensor:
     scale = (length / out)[:, None, None]  # (B, 1, 1)
     centre = (torch.arange(out, device=start.device) + 0.5)[:, None] * scale  # (B, out, 1)
     pixel = torch.arange(size, device=start.device) + 0.5 - start[:, None, None]  # (B, 1, size)
-    weight = (1 - (pixel - centre).abs() / scale.clamp(min=1)).clamp(min=0)  # (B, out, size)
-    inside = (pixel > 0) & (pixel < length[:, None, None])
-    weight = weight * inside
-    return weight / weight.sum(dim=2, keepdim=True)
+    distance = (pixel - centre).abs_()  # (B, out, size)
+    weight = distance.div_(-scale.clamp(min=1)).add_(1).clamp_(min=0)
+    inside = (pixel > 0) & (pixel < length[:, None, None])  # (B, 1, size)
+    weight.mul_(inside)
+    return weight.div_(weight.sum(dim=2, keepdim=True))
 
 
 def resized_crop(
@@ -50,25 +55,31 @@ def resized_crop(
 
 def horizontal_flip(x: Tensor, flip: Tensor) -> Tensor:
     """Mirror the images where ``flip`` (B,) is true."""
-    return torch.where(flip[:, None, None, None], x.flip(3), x)
+    return _choose(flip, x.flip(3), x)
+
+
+def _choose(chosen: Tensor, x: Tensor, otherwise: Tensor) -> Tensor:
+    """``x`` for the images where ``chosen`` (B,) is true."""
+    # exact, and some times as fast as torch.where, whose choices are branches on a CPU
+    return torch.lerp(otherwise, x, chosen[:, None, None, None].to(x.dtype))
 
 
 def _blend(x: Tensor, other: Tensor, factor: Tensor) -> Tensor:
     factor = factor[:, None, None, None]
-    return (factor * x + (1 - factor) * other).clamp(0, 1)
+    return (factor * x).add_((1 - factor) * other).clamp_(0, 1)
 
 
 def rgb_to_grayscale(x: Tensor) -> Tensor:
-    """Luminance (B, 1, H, W); grey images are returned as they are."""
+    """Luminance (B, 1, H, W) by ITU-R 601; grey images are returned as they are."""
     if x.shape[1] == 1:
         return x
-    weight = torch.tensor(LUMA, device=x.device, dtype=x.dtype)
-    return (x * weight[:, None, None]).sum(dim=1, keepdim=True)
+    r, g, b = x.unbind(dim=1)
+    return (0.2989 * r).add_(g, alpha=0.587).add_(b, alpha=0.114)[:, None]
 
 
 def adjust_brightness(x: Tensor, factor: Tensor) -> Tensor:
     """Blend with black; ``factor`` (B,) ≥ 0, 1 changes nothing."""
-    return (factor[:, None, None, None] * x).clamp(0, 1)
+    return (factor[:, None, None, None] * x).clamp_(0, 1)
 
 
 def adjust_contrast(x: Tensor, factor: Tensor) -> Tensor:
@@ -85,23 +96,39 @@ def adjust_hue(x: Tensor, shift: Tensor) -> Tensor:
     """Turn the hue by ``shift`` (B,) of a full turn, in [-0.5, 0.5]; grey images stay."""
     if x.shape[1] == 1:
         return x
-    value, _ = x.max(dim=1)  # (B, H, W)
-    chroma = value - x.amin(dim=1)
-    r, g, b = x.unbind(dim=1)
-    safe = chroma.clamp(min=torch.finfo(x.dtype).tiny)
-    sextant = torch.where(  # hue in sixths of a turn
-        value == r, (g - b) / safe, torch.where(value == g, 2 + (b - r) / safe, 4 + (r - g) / safe)
+    r, g, b = x.unbind(dim=1)  # (B, H, W) each
+    value = torch.maximum(torch.maximum(r, g), b)
+    least = torch.minimum(torch.minimum(r, g), b)
+    chroma = value - least
+    scale = chroma.clamp(min=torch.finfo(x.dtype).tiny).reciprocal_()
+    # the hue in sixths of a turn, by which channel is the largest
+    sextant = torch.lerp(
+        (r - g).mul_(scale).add_(4), (b - r).mul_(scale).add_(2), _is_zero(value - g)
     )
-    sextant = sextant + 6 * shift[:, None, None]
-    # each channel is a trapezoid of the hue: red from 5, green from 3, blue from 1 sixths on
-    offset = torch.tensor([5.0, 3.0, 1.0], device=x.device, dtype=x.dtype)[:, None, None]
-    k = (sextant[:, None] + offset) % 6  # (B, 3, H, W)
-    return value[:, None] - chroma[:, None] * torch.minimum(k, 4 - k).clamp(0, 1)
+    sextant.lerp_((g - b).mul_(scale), _is_zero(value - r))
+    sextant.add_(6 * shift[:, None, None])
+    sextant.sub_((sextant / 6).floor_(), alpha=6)  # in [0, 6]
+    turned = torch.empty_like(x)
+    # each channel is a trapezoid of the hue, around its own colour: 0, 2 and 4 sixths
+    for channel, weight in enumerate(
+        (
+            (sextant - 3).abs_().sub_(1),
+            (sextant - 2).abs_().neg_().add_(2),
+            (sextant - 4).abs_().neg_().add_(2),
+        )
+    ):
+        torch.addcmul(least, chroma, weight.clamp_(0, 1), out=turned[:, channel])
+    return turned
+
+
+def _is_zero(x: Tensor) -> Tensor:
+    """1 where x ≥ 0 is 0, else 0: as numbers, which a CPU works on faster than on truth values."""
+    return (x * -1e30).add_(1).clamp_(min=0)
 
 
 def grayscale(x: Tensor, gray: Tensor) -> Tensor:
     """Replace the images where ``gray`` (B,) is true by their luminance, in every channel."""
-    return torch.where(gray[:, None, None, None], rgb_to_grayscale(x), x)
+    return _choose(gray, rgb_to_grayscale(x), x)
 
 
 def _smooth(sigma: Tensor, size: int, kernel: int) -> Tensor:
@@ -139,7 +166,7 @@ def erase(x: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor) -
 
 def normalise(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """Subtract the ``mean`` (C,) and divide by the ``std`` (C,) of each channel."""
-    return (x - mean[:, None, None]) / std[:, None, None]
+    return (x - mean[:, None, None]).div_(std[:, None, None])
 
 
 class Augmentation:
@@ -164,7 +191,7 @@ class Augmentation:
         The views are a function of the images and the seed alone.
         """
         params, draw = self.params, _Draw(images, seed)
-        x = images.float() / 255
+        x = images.float().div_(255)
         if params.crop:
             x = resized_crop(x, *_crop_box(draw, params.crop), draw.size)
         if params.flip:
@@ -176,7 +203,7 @@ class Augmentation:
         if params.blur:
             low, high = params.blur.sigma
             blurred = gaussian_blur(x, draw.uniform(low, high), params.blur.kernel)
-            x = torch.where(draw.chance(params.blur.p)[:, None, None, None], blurred, x)
+            x = _choose(draw.chance(params.blur.p), blurred, x)
         x = normalise(x, self.mean, self.std)
         if params.erase:
             top, left, height, width = _erase_box(draw)

@@ -12,6 +12,7 @@ from eqco.augment import Augmentation
 from eqco.data import load, read_manifest
 from eqco.diagnostics import measure
 from eqco.errors import InputError
+from eqco.malloc import keep_freed_memory
 from eqco.methods import METHODS
 from eqco.methods.base import Similarities
 from eqco.networks import Encoder
@@ -68,6 +69,8 @@ class Training:
 
     def __init__(self, study: Study, cell: Cell, data: Path, device: torch.device) -> None:
         self.cell, self.recipe, self.device = cell, study.pretrain, device
+        if device.type == "cpu":
+            keep_freed_memory()
         manifest = read_manifest(data)
         images = load(data, "train", study.data.train_size)["images"]
         if cell.batch > len(images):
@@ -81,7 +84,8 @@ class Training:
             torch.manual_seed(draw_seed(cell.seed, "weights", 0))
             self.encoder = Encoder(study.network, channels=images.shape[1])
             method = METHODS[cell.method].build(self.encoder, cell, self.recipe)
-        self.method = method.to(device).train()
+        # pixels with their channels side by side: 1.3 times as fast here
+        self.method = method.to(device).to(memory_format=torch.channels_last).train()
         self.loss_of = objective(cell, study.loss)
         self.optimizer = torch.optim.SGD(
             [parameter for parameter in method.parameters() if parameter.requires_grad],
@@ -124,9 +128,9 @@ class Training:
             order = torch.randperm(len(self.images), generator=generator)
             self._order = epoch, order.to(self.device)
         visit = self._order[1][i * self.cell.batch : (i + 1) * self.cell.batch]  # (N,)
-        batch = self.images[visit]  # (N, C, H, W) uint8
-        views = self.augment(batch.repeat(2, 1, 1, 1), draw_seed(self.cell.seed, "views", step))
-        view1, view2 = views.chunk(2)
+        batch = self.images[visit].repeat(2, 1, 1, 1)  # (2N, C, H, W) uint8
+        views = self.augment(batch, draw_seed(self.cell.seed, "views", step))
+        view1, view2 = views.contiguous(memory_format=torch.channels_last).chunk(2)
         return view1, view2
 
     def _diagnose(self, similarities: Similarities) -> Tensor:

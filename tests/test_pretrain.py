@@ -1,5 +1,6 @@
 """The training loop: schedule, seeds, determinism, and that it learns."""
 
+import copy
 import math
 
 import pytest
@@ -7,8 +8,10 @@ import torch
 
 from eqco.errors import InputError
 from eqco.grid import cells
+from eqco.losses import eqco_margin
+from eqco.negatives import SharedNegatives
 from eqco.pretrain import pretrain
-from eqco.training import draw_seed, learning_rate
+from eqco.training import Training, draw_seed, learning_rate
 
 CPU = torch.device("cpu")
 
@@ -69,6 +72,45 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tiny, digits
         not torch.equal(tensor, other.state_dict()[name])
         for name, tensor in first.state_dict().items()
     )
+
+
+def plain_losses(training: Training, steps: int) -> list[float]:
+    """The same steps with contiguous images, whole similarity tensors and torch's cross-entropy."""
+    cell, method = training.cell, copy.deepcopy(training.method)
+    method.to(memory_format=torch.contiguous_format)
+    trained = [parameter for parameter in method.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(trained, momentum=0.9, weight_decay=1e-4)
+    margin = eqco_margin(cell.negatives, cell.alpha, cell.temperature)
+    found = []
+    for step in range(steps):
+        draw = torch.Generator().manual_seed(draw_seed(cell.seed, "negatives", step))
+        positive, s = method(*(view.contiguous() for view in training.views(step)), draw)
+        s = s.dense() if isinstance(s, SharedNegatives) else s
+        logits = torch.cat([positive[:, None] - margin, s], dim=1) / cell.temperature
+        loss = torch.nn.functional.cross_entropy(logits, torch.zeros(len(s), dtype=torch.long))
+        optimizer.param_groups[0]["lr"] = training.lr(step)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        method.after_step()
+        found.append(loss.item())
+    return found
+
+
+@pytest.mark.parametrize("method", ["simclr", "moco", "simo"])
+def test_the_fast_step_is_the_plain_one(method, study_with, digits, monkeypatch):
+    changes = {"methods": [method], "negatives": [100], "margins": ["eqco"], "seeds": [0]}
+    study = study_with({"pretrain.queue": 512, "grid": [changes]})
+    (cell,) = cells(study).values()
+    training = Training(study, cell, digits, CPU)
+    assert plain_losses(training, 1) == pytest.approx([training.advance().item()], abs=1e-5)
+    # in float32 a ReLU's input near 0 may fall to the other side: further steps in float64
+    training = Training(study, cell, digits, CPU)
+    training.method.double()
+    views = training.views
+    monkeypatch.setattr(training, "views", lambda step: [view.double() for view in views(step)])
+    expected = plain_losses(training, 4)
+    assert expected == pytest.approx([training.advance().item() for _ in range(4)], abs=1e-9)
 
 
 def test_the_global_random_state_is_left_alone(tiny, digits):

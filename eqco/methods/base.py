@@ -97,8 +97,8 @@ class MomentumContrastive(Contrastive):
 
 
 def unit(x: Tensor) -> Tensor:
-    """Rows (N, D) of length 1, in float32."""
-    return F.normalize(x.float())
+    """Rows (N, D) of length 1, in float32 or better."""
+    return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)))
 
 
 class Queue(nn.Module):

@@ -1,0 +1,63 @@
+"""Where the time to the demo's table goes: python benchmarks/demo.py [--n 1]
+
+Runs `snakemake --configfile params/demo.yaml` in a copy of the project, n times. Prints one JSON
+line: wall seconds to the table; seconds until the first job, and from the last cell to the end; and
+seconds of all jobs of a rule together, of which two run at once.
+"""
+
+import argparse
+import base64
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from report import report
+
+ROOT = Path(__file__).parents[1]
+RULES = ("pretrain", "linear_eval", "knn_eval")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--n", type=int, default=1)
+    arguments = parser.parse_args()
+    runs: dict[str, list[float]] = {}
+    for _ in range(arguments.n):
+        with tempfile.TemporaryDirectory() as folder:
+            for name, seconds in parts(Path(folder)).items():
+                runs.setdefault(name, []).append(seconds)
+    report({"study": "demo", "unit": "s"}, runs)
+
+
+def parts(folder: Path) -> dict[str, float]:
+    """Seconds of a run's parts, from Snakemake's records of its jobs."""
+    for name in ("eqco", "workflow", "params"):
+        shutil.copytree(ROOT / name, folder / name)
+    command = [sys.executable, "-m", "snakemake", "--configfile", "params/demo.yaml", "--quiet"]
+    start = time.time()
+    subprocess.run(command, cwd=folder, check=True)
+    end = time.time()
+    jobs: dict[str, dict[str, tuple[float, float]]] = {}
+    for record in (folder / "results/demo/.snakemake/metadata").rglob("*"):
+        if record.is_file():
+            job = json.loads(record.read_text())
+            log = (job.get("log") or [base64.b64decode(record.name).decode(errors="replace")])[0]
+            jobs.setdefault(job["rule"], {})[log] = (job["starttime"], job["endtime"])
+    started = min(begin for rule in jobs.values() for begin, _ in rule.values())
+    rated = max(ended for rule in RULES for _, ended in jobs[rule].values())
+    return {
+        "wall": end - start,
+        "until_first_job": started - start,
+        "after_last_cell": end - rated,
+        **{rule: sum(b - a for a, b in jobs[rule].values()) for rule in RULES},
+    }
+
+
+if __name__ == "__main__":
+    main()
