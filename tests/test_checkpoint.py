@@ -1,5 +1,7 @@
 """Checkpoints: whole or refused; and a training that goes on ends in the same bytes."""
 
+import errno
+import io
 import os
 import re
 import signal
@@ -83,6 +85,68 @@ def test_damage_is_told(checkpoints, capsys):
     path.write_bytes(path.read_bytes()[:-1])
     assert checkpoints.load() is None
     assert capsys.readouterr().err == f"eqco: {path}: is damaged, an older one is used\n"
+
+
+class Disk:
+    """Stands between a writer and the system: writes are short, and one operation fails."""
+
+    def __init__(self, monkeypatch, operation: str, at: int, error: int) -> None:
+        self.operation, self.left, self.error = operation, at, error
+        monkeypatch.setattr(Path, "open", lambda path, mode: self.opened(path, mode))
+        for place, name in ((os, "fsync"), (Path, "replace"), (Path, "unlink")):
+            plain = getattr(place, name)
+            monkeypatch.setattr(place, name, self.failing(name, plain))
+
+    def failing(self, name: str, plain):
+        def call(*args, **kwargs):
+            self.passes(name)
+            return plain(*args, **kwargs)
+
+        return call
+
+    def passes(self, name: str) -> None:
+        if name == self.operation:
+            self.left -= 1
+            if self.left == 0:
+                raise OSError(self.error, os.strerror(self.error))
+
+    def opened(self, path: Path, mode: str) -> io.BufferedWriter:
+        disk = self
+
+        class Raw(io.FileIO):
+            def write(self, data) -> int:
+                part = memoryview(data)[:100]
+                if disk.operation == "write" and disk.left == 1:
+                    super().write(part[:37])  # what reached the disk before the error
+                disk.passes("write")
+                return super().write(part)
+
+        self.passes("open")
+        return io.BufferedWriter(Raw(path, mode), buffer_size=64)
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO, errno.EROFS])
+@pytest.mark.parametrize("operation", ["open", "write", "fsync", "replace", "unlink", "none"])
+def test_a_fault_in_any_operation_leaves_a_state_that_resumes(checkpoints, operation, error):
+    for step in (1, 2):
+        checkpoints.save(a_state(step))
+    size = files(checkpoints)[-1].stat().st_size
+    for at in range(1, size // 100 + 2 if operation == "write" else 2):
+        with pytest.MonkeyPatch.context() as patch:
+            Disk(patch, operation, at, error)
+            if operation == "none":
+                checkpoints.save(a_state(3))
+            else:
+                with pytest.raises(OSError, match=re.escape(os.strerror(error))):
+                    checkpoints.save(a_state(3))
+        found = checkpoints.load()
+        # a file that cannot be removed is an error too, when the new one is safe
+        assert_same(found, a_state(3 if operation in ("unlink", "none") else 2))
+        assert all(path.name.startswith("step-") for path in files(checkpoints)) or (
+            operation == "unlink"
+        )
+    checkpoints.save(a_state(4))
+    assert_same(checkpoints.load(), a_state(4))
 
 
 @pytest.mark.parametrize(
