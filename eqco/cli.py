@@ -79,7 +79,7 @@ def pretrain(
     from eqco.grid import find
     from eqco.lock import hold
     from eqco.pretrain import pretrain as train
-    from eqco.provenance import provenance
+    from eqco.provenance import peak_memory, provenance
     from eqco.results import (
         CONFIG,
         ENCODER,
@@ -149,6 +149,7 @@ def pretrain(
                     "seconds": round(sum(e["images"] / e["images_per_s"] for e in history), 3),
                     "images_per_s": round(statistics.median(rates or [0.0]), 1),
                     "history": history,
+                    "peak_memory_mb": peak_memory(where),
                     "failed": failed,
                     "provenance": provenance(where),
                 },

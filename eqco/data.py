@@ -51,8 +51,6 @@ def prepare(spec: Digits | FashionMNIST | ImageFolder, out: Path) -> None:
     Raises:
         InputError: for a missing or damaged source; ``out`` then gets no manifest.
     """
-    from safetensors.numpy import save
-
     match spec:
         case Digits():
             splits = _digits()
@@ -60,9 +58,16 @@ def prepare(spec: Digits | FashionMNIST | ImageFolder, out: Path) -> None:
             splits = _fashion_mnist(spec.root, out)
         case ImageFolder():
             splits = _image_folder(Path(spec.path), spec.size)
+    pack(splits, spec.name, out)
+
+
+def pack(splits: dict[str, Packed], name: str, out: Path) -> None:
+    """Write the splits ``train`` and ``test`` of a dataset, and its manifest, into a folder."""
+    from safetensors.numpy import save
+
     mean, std = channel_statistics(splits["train"].images)
     manifest: dict[str, Any] = {
-        "name": spec.name,
+        "name": name,
         "classes": splits["train"].classes,
         "mean": mean,
         "std": std,

@@ -141,6 +141,7 @@ def extract(saved: SavedEncoder, data: Path, *, device: torch.device) -> Feature
     encoder = Encoder(network, channels=splits["train"]["images"].shape[1])
     encoder.load_state_dict(saved.tensors)
     backbone = encoder.backbone.to(device).eval().requires_grad_(False)
+    backbone.to(memory_format=torch.channels_last)
     mean, std = (torch.tensor(manifest[name], device=device) for name in ("mean", "std"))
 
     def features(images: Tensor) -> Tensor:

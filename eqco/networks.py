@@ -5,6 +5,7 @@ from functools import partial
 from itertools import pairwise
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from eqco.params import Network
@@ -14,6 +15,7 @@ class Encoder(nn.Module):
     """A backbone (images to features) and a projector (features to embeddings).
 
     Attributes:
+        precision: of the passes, by autocast; float32 unless it is set to another.
         dim: D, width of the embeddings.
         hidden: width of the projector's first layer.
         groups: of the backbone's batch norm; more than one imitates as many GPUs.
@@ -25,6 +27,7 @@ class Encoder(nn.Module):
 
     def __init__(self, network: Network, channels: int) -> None:
         super().__init__()
+        self.precision = torch.float32
         self.groups = network.batch_norm_groups
         norm = (
             partial(GroupedBatchNorm2d, groups=self.groups) if self.groups > 1 else nn.BatchNorm2d
@@ -38,7 +41,9 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) to embeddings (B, D), not normalised."""
-        return self.projector(self.backbone(x))
+        low = self.precision != torch.float32
+        with torch.autocast(x.device.type, self.precision, enabled=low, cache_enabled=False):
+            return self.projector(self.backbone(x))
 
 
 class GroupedBatchNorm2d(nn.BatchNorm2d):

@@ -238,6 +238,10 @@ class Pretrain(Section):
         description="one draw of K negatives shared by all queries of a step, or a draw a query",
     )
     symmetric: bool = Field(False, description="both views are queries; for moco and simmoco")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="of the networks' passes; weights, similarities and the loss stay float32",
+    )
     queue: Count | None = Field(
         None, description="length of moco's queue, K without it, or of nnclr's support set"
     )

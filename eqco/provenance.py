@@ -2,6 +2,7 @@
 
 import os
 import platform
+import resource
 import statistics
 import subprocess
 from importlib.metadata import version
@@ -30,6 +31,15 @@ def provenance(device: "torch.device") -> dict[str, Any]:
         "hardware": torch.cuda.get_device_name(device) if gpu else processor(),
         "threads": torch.get_num_threads(),
     }
+
+
+def peak_memory(device: "torch.device") -> dict[str, float | None]:
+    """The most memory that this process held so far, in MB: ``host``, and ``device`` if a GPU."""
+    import torch
+
+    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
+    gpu = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+    return {"host": round(host / 1e6, 1), "device": None if gpu is None else round(gpu / 1e6, 1)}
 
 
 def revision() -> str:
@@ -78,6 +88,10 @@ def gather(study: Study, summaries: list[dict[str, Any]]) -> dict[str, Any]:
             "wall_time_s": round(sum(seconds), 1),
             "median_wall_time_s": round(statistics.median(seconds), 1),
             "median_images_per_s": statistics.median(s["images_per_s"] for s in summaries),
+            "peak_memory_mb": {
+                place: max((s["peak_memory_mb"][place] or 0.0 for s in summaries), default=0.0)
+                for place in ("host", "device")
+            },
         },
         "parameters": study.model_dump(mode="json"),
     }

@@ -77,12 +77,15 @@ class Training:
             raise InputError(
                 f"pretrain.batch: {cell.batch}: {data} has {len(images)} training images"
             )
-        self.images = images.to(device)  # (M, C, H, W) uint8
+        if device.type == "cuda" and images.nbytes < torch.cuda.mem_get_info(device)[0] / 2:
+            images = images.to(device)
+        self.images = images  # (M, C, H, W) uint8: on the device, or mapped from the file
         mean, std = (torch.tensor(manifest[name], device=device) for name in ("mean", "std"))
         self.augment = Augmentation(study.augment, mean, std)
         with torch.random.fork_rng():
             torch.manual_seed(draw_seed(cell.seed, "weights", 0))
             self.encoder = Encoder(study.network, channels=images.shape[1])
+            self.encoder.precision = getattr(torch, self.recipe.precision)
             method = METHODS[cell.method].build(self.encoder, cell, self.recipe)
         # pixels with their channels side by side: 1.3 times as fast here
         self.method = method.to(device).to(memory_format=torch.channels_last).train()
@@ -126,10 +129,10 @@ class Training:
         if self._order is None or self._order[0] != epoch:
             generator = torch.Generator().manual_seed(draw_seed(self.cell.seed, "order", epoch))
             order = torch.randperm(len(self.images), generator=generator)
-            self._order = epoch, order.to(self.device)
+            self._order = epoch, order.to(self.images.device)
         visit = self._order[1][i * self.cell.batch : (i + 1) * self.cell.batch]  # (N,)
-        batch = self.images[visit].repeat(2, 1, 1, 1)  # (2N, C, H, W) uint8
-        views = self.augment(batch, draw_seed(self.cell.seed, "views", step))
+        batch = self.images[visit].to(self.device, non_blocking=True)  # (N, C, H, W) uint8
+        views = self.augment(batch.repeat(2, 1, 1, 1), draw_seed(self.cell.seed, "views", step))
         view1, view2 = views.contiguous(memory_format=torch.channels_last).chunk(2)
         return view1, view2
 

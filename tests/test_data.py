@@ -5,6 +5,8 @@ import io
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -270,3 +272,34 @@ def test_an_archive_cannot_write_outside_of_its_folder(tmp_path):
         archive.addfile(member, io.BytesIO(b"evil"))
     with pytest.raises(InputError, match=r"evil\.tar: data\.path: cannot be unpacked"):
         data.prepare(spec(tmp_path / "evil.tar"), tmp_path / "out")
+
+
+STREAM = """
+import sys
+from pathlib import Path
+import torch
+from eqco.data import load
+
+def held():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("RssAnon"))
+
+before = held()
+images = load(Path(sys.argv[1]), "train")["images"]
+for _ in range(200):
+    batch = images[torch.randint(len(images), (256,))]
+print(held() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
+def test_a_dataset_larger_than_memory_streams(tmp_path):
+    """200 MB of images are read through the file's pages, which the system may drop at any time."""
+    images = np.random.default_rng(0).integers(0, 256, (66_000, 3, 32, 32), np.uint8)
+    split = data.Packed(images, np.zeros(len(images), np.int64), ["a"])
+    few = data.Packed(images[:10], split.labels[:10], ["a"])
+    data.pack({"train": split, "test": few}, "random", tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", STREAM, tmp_path], check=True, capture_output=True, text=True
+    )
+    assert float(done.stdout) < 50  # MB of its own

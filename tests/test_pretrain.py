@@ -113,6 +113,23 @@ def test_the_fast_step_is_the_plain_one(method, study_with, digits, monkeypatch)
     assert expected == pytest.approx([training.advance().item() for _ in range(4)], abs=1e-9)
 
 
+def test_bfloat16_is_of_the_passes_alone(study_with, digits):
+    changes = {"pretrain.epochs": 3, "pretrain.lr": 0.05, "pretrain.ema": 0.9}
+    trained, histories = [], []
+    for precision in ("float32", "bfloat16"):
+        study = study_with({**changes, "pretrain.precision": precision})
+        encoder, history = run(study, digits, 6)
+        trained.append(encoder)
+        histories.append(history)
+        assert {tensor.dtype for tensor in encoder.parameters()} == {torch.float32}
+        again, _ = run(study, digits, 6)
+        assert all(map(torch.equal, again.state_dict().values(), encoder.state_dict().values()))
+    exact, low = histories
+    assert low[0]["loss"] != exact[0]["loss"]
+    for one, other in zip(low, exact, strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=0.03)
+
+
 def test_the_global_random_state_is_left_alone(tiny, digits):
     torch.manual_seed(5)
     expected = torch.rand(3)
