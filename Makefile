@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SLURM ?= /tmp/eqco-slurm
 
 .DELETE_ON_ERROR:
-.PHONY: demo test lint format schema slurm-up slurm-down
+.PHONY: demo test lint bench format schema slurm-up slurm-down
 
 demo: $(VENV)/installed
 	$(BIN)/snakemake --configfile params/demo.yaml
@@ -30,6 +30,11 @@ lint: $(VENV)/installed
 	$(BIN)/snakefmt --check workflow
 	$(BIN)/mypy
 	$(BIN)/snakemake --lint
+
+# What this machine does: benchmarks/results/<date>-<machine>.json and .md; half an hour, alone.
+DATA ?= data/raw/cifar10-jpeg.tar.xz
+bench: $(VENV)/installed
+	$(BIN)/python benchmarks/run.py --data $(DATA)
 
 format: $(VENV)/installed
 	$(BIN)/ruff check --fix

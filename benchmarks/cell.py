@@ -1,19 +1,21 @@
 """Where the time of a small cell goes: python benchmarks/cell.py [--study params/demo.yaml] [--n 5]
 
 Runs the commands of one cell of the study, in turn as processes of their own and as forks of the
-fork server, n times each. Prints one JSON line: for both, the median wall seconds of every command,
-and of a command that does nothing but start (``schema``, and torch's import where it is needed).
+fork server, n times each. Prints one JSON line: for both, the wall seconds of every command, and of
+one that does nothing but start (``schema``).
 """
 
 import argparse
-import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from report import report
 
 from eqco import forkserver
 from eqco.grid import cells
@@ -58,18 +60,17 @@ def main() -> None:
             "knn-eval": ["knn-eval", *rate, f"{out}/knn.json"],
         }
         run(["prepare", str(arguments.study), "--out", data], forked)  # waits for the server too
-        times: dict[str, dict[str, list[float]]] = {"process": {}, "fork": {}}
+        times: dict[str, list[float]] = {}
         for _ in range(arguments.n):
             for kind, environment in (("process", alone), ("fork", forked)):
+                shutil.rmtree(out, ignore_errors=True)  # what is finished is not trained again
                 for name, (command, *options) in commands.items():
                     study_file = [] if command == "schema" else [str(arguments.study)]
                     seconds = run([command, *study_file, *options], environment)
-                    times[kind].setdefault(name, []).append(seconds)
-    medians = {
-        kind: {name: round(statistics.median(values), 2) for name, values in by_name.items()}
-        for kind, by_name in times.items()
-    }
-    print(json.dumps({"n": arguments.n, **medians}))
+                    times.setdefault(f"{kind} {name}", []).append(seconds)
+    share = statistics.median(times["fork linear-eval"]) / statistics.median(times["fork pretrain"])
+    settings = {"study": study.study, "unit": "s"}
+    report(settings, times, linear_eval_of_pretrain=round(share, 3))
 
 
 def run(arguments: list[str], environment: dict[str, str]) -> float:

@@ -1,12 +1,10 @@
 """What the diagnostics cost a step: python benchmarks/diagnostics.py [--study params/demo.yaml]
 
 Trains the last cell of the study, in turn with the diagnostics of each epoch's last step and
-without them, n times each in one process. Prints one JSON line: median seconds of both, and their
-ratio.
+without them, n times each in one process. Prints one JSON line: seconds of both, and their ratio.
 """
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
@@ -14,6 +12,7 @@ from pathlib import Path
 from unittest import mock
 
 import torch
+from report import report
 
 from eqco import data
 from eqco.diagnostics import NAMES
@@ -42,9 +41,8 @@ def main() -> None:
                 with mock.patch.object(Training, "_diagnose", diagnose):
                     pretrain(study, cell, Path(folder), device=torch.device("cpu"))
                 times[kind].append(time.perf_counter() - start)
-    medians = {kind: round(statistics.median(values), 3) for kind, values in times.items()}
-    ratio = round(medians["with"] / medians["without"], 3)
-    print(json.dumps({"n": arguments.n, "seconds": medians, "ratio": ratio}))
+    ratio = statistics.median(times["with"]) / statistics.median(times["without"])
+    report({"study": study.study, "unit": "s"}, times, ratio=round(ratio, 3))
 
 
 def nothing(training: Training, similarities: Similarities) -> torch.Tensor:
