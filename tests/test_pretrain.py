@@ -2,13 +2,16 @@
 
 import copy
 import math
+from typing import ClassVar
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from eqco.errors import InputError
 from eqco.grid import cells
 from eqco.losses import eqco_margin
+from eqco.methods import METHODS
 from eqco.negatives import SharedNegatives
 from eqco.pretrain import pretrain
 from eqco.training import Training, draw_seed, learning_rate
@@ -111,6 +114,39 @@ def test_the_fast_step_is_the_plain_one(method, study_with, digits, monkeypatch)
     monkeypatch.setattr(training, "views", lambda step: [view.double() for view in views(step)])
     expected = plain_losses(training, 4)
     assert expected == pytest.approx([training.advance().item() for _ in range(4)], abs=1e-9)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_step_never_waits_for_a_number(method, study_with, digits):
+    """No operation of a step needs a value on the host, for which a GPU's queue would run dry."""
+
+    class Waits(TorchDispatchMode):
+        found: ClassVar[list[str]] = []
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if function.overloadpacket in (
+                *(torch.ops.aten._local_scalar_dense, torch.ops.aten.nonzero),
+                *(torch.ops.aten.is_nonzero, torch.ops.aten.masked_select),
+            ):
+                self.found.append(str(function))
+            return function(*args, **(kwargs or {}))
+
+    everything = {
+        "jitter": {"p": 0.8, "brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1},
+        "crop": [0.2, 1.0],
+        "flip": 0.5,
+        "grayscale": 0.2,
+        "blur": {"p": 0.5, "kernel": 3},
+        "erase": 0.5,
+    }
+    grid = {"methods": [method], "negatives": [100], "margins": ["eqco"], "seeds": [0]}
+    study = study_with({"augment": everything, "pretrain.queue": 512, "grid": [grid]})
+    (cell,) = cells(study).values()
+    training = Training(study, cell, digits, CPU)
+    with Waits() as waits:
+        for _ in range(training.steps_per_epoch):
+            training.advance()
+    assert waits.found == []
 
 
 def test_bfloat16_is_of_the_passes_alone(study_with, digits):
