@@ -273,6 +273,30 @@ def theory(
     print((out / "theory.md").read_text(), end="")
 
 
+@app.command()
+def plan(
+    study: StudyFile,
+    images: Annotated[
+        int | None, typer.Option(min=1, help="Training images, where the data is not packed yet")
+    ] = None,
+    speeds: Annotated[Path, typer.Option(help="CSV file of measured and published speeds")] = Path(
+        "params", "speeds.csv"
+    ),
+) -> None:
+    """Say what a study will take: cells, hours by measured and published speeds, storage, jobs."""
+    from eqco import plan as planning
+    from eqco.data import MANIFEST, read_manifest
+
+    parsed = load_study(study)
+    count, folder = images or parsed.data.train_size, Path("data", parsed.data.name)
+    if count is None and (folder / MANIFEST).exists():
+        count = read_manifest(folder)["splits"]["train"]["shape"][0]
+    if count is None:
+        raise InputError(f"{study}: how many images {folder} will hold is not known: say --images")
+    for name, line in planning.plan(parsed, count, Path("results", parsed.study), speeds):
+        print(f"{name:8} {line}")
+
+
 @app.command("schema")
 def print_schema() -> None:
     """Print the JSON schema of a study file, as in params/schema.json."""

@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a method is, what its negatives are drawn from, and whether it may be symmetric."""
+    """Where a method is, what its negatives are drawn from, and what kind it is."""
 
     location: str  # module and class
     candidates: Callable[[int, int | None], int | None]  # of (batch, queue); None is no limit
+    momentum: bool = False  # whether its keys come from a momentum encoder
     symmetric: bool = False  # whether `pretrain.symmetric` is a choice
 
     def build(self, *arguments: Any) -> "Contrastive":
@@ -45,9 +46,9 @@ def queued(batch: int, queue: int | None) -> int | None:
 
 METHODS = {
     "simclr": Entry("eqco.methods.simclr:SimCLR", both_views),
-    "moco": Entry("eqco.methods.moco:MoCo", queued, symmetric=True),
-    "simo": Entry("eqco.methods.simo:SiMo", others),
-    "simmoco": Entry("eqco.methods.simo:SiMo", others, symmetric=True),
+    "moco": Entry("eqco.methods.moco:MoCo", queued, momentum=True, symmetric=True),
+    "simo": Entry("eqco.methods.simo:SiMo", others, momentum=True),
+    "simmoco": Entry("eqco.methods.simo:SiMo", others, momentum=True, symmetric=True),
     "simco": Entry("eqco.methods.simco:SimCo", others),
     "nnclr": Entry("eqco.methods.nnclr:NNCLR", others),
 }

@@ -1,0 +1,84 @@
+"""What a study will take, before anyone submits it: cells, time, storage, jobs."""
+
+import csv
+from pathlib import Path
+
+import torch
+
+from eqco.grid import cells
+from eqco.methods import METHODS
+from eqco.networks import Encoder
+from eqco.params import Cell, ImageFolder, Study
+from eqco.results import read_json
+
+EVALUATIONS = 2  # commands after each training
+
+
+def forward_units(method: str, symmetric: bool) -> int:
+    """Forward passes of an image that a pair costs, where a backward pass counts as two.
+
+    With momentum a query goes forward and back and its key forward, 4; where both views are both,
+    8. Without momentum both views go forward and back, 6.
+    """
+    if not METHODS[method].momentum:
+        return 6
+    return 8 if symmetric else 4
+
+
+def plan(study: Study, images: int, results: Path, speeds: Path) -> list[tuple[str, str]]:
+    """What a study will take, as lines of a name and a text.
+
+    Args:
+        study: the study.
+        images: in its training split.
+        results: the study's folder, whose provenance holds a speed where cells were trained.
+        speeds: CSV file of speeds by backbone and size of image.
+    """
+    grid, recipe = list(cells(study).values()), study.pretrain
+    pairs = [recipe.epochs * (images // cell.batch) * cell.batch for cell in grid]
+    units = [forward_units(cell.method, recipe.symmetric) for cell in grid]
+    work = sum(n * unit for n, unit in zip(pairs, units, strict=True))
+    folder = isinstance(study.data, ImageFolder)
+    sizes = [_bytes(study, cell, channels=3 if folder else 1) for cell in grid]
+    encoders, checkpoint = sum(size for size, _ in sizes), max(size for _, size in sizes)
+    lines = [
+        ("cells", f"{len(grid):,}, each a training and {EVALUATIONS} evaluations"),
+        ("pairs", f"{sum(pairs):,}: {images:,} images, {recipe.epochs:,} epochs"),
+    ]
+    file = results / "provenance.json"
+    if file.exists():
+        hours = sum(pairs) / read_json(file)["pretrain"]["median_images_per_s"] / 3600
+        lines.append(("training", f"{hours:,.1f} hours for one cell after the other, by {file}"))
+    for row in _known(speeds, study):
+        hours = work / (float(row["pairs_per_s"]) * float(row["forward_units"])) / 3600
+        lines.append(("training", f"{hours:,.1f} hours on {row['hardware']}, by {row['source']}"))
+    if lines[-1][0] != "training":
+        lines.append(("training", f"hours not known: {speeds} has no speed of such a network"))
+    if isinstance(study.data, ImageFolder):
+        lines.append(("storage", f"{images * 3 * study.data.size**2 / 1e9:,.1f} GB of images"))
+    kept = f"{encoders / 1e9:,.2f} GB of encoders"
+    running = f"{2 * checkpoint / 1e6:,.0f} MB of checkpoints for each cell that runs"
+    lines.append(("storage", f"{kept}, {running}"))
+    jobs = f"{len(grid):,} with --profile slurm, one a cell, and two for data and table"
+    return [*lines, ("jobs", jobs)]
+
+
+def _known(speeds: Path, study: Study) -> list[dict[str, str]]:
+    size = getattr(study.data, "size", None)
+    with speeds.open(encoding="utf-8", newline="") as opened:
+        rows = list(csv.DictReader(opened))
+    named = (study.network.backbone, str(size))
+    return [row for row in rows if (row["backbone"], row["size"]) == named]
+
+
+def _bytes(study: Study, cell: Cell, channels: int) -> tuple[int, int]:
+    """Of a cell's encoder, and of one of its checkpoints."""
+    with torch.device("meta"):  # sizes without memory
+        encoder = Encoder(study.network, channels)
+        method = METHODS[cell.method].build(encoder, cell, study.pretrain)
+    momentum = [parameter for parameter in method.parameters() if parameter.requires_grad]
+    state = [*method.state_dict().values(), *momentum]
+    return (
+        sum(tensor.nbytes for tensor in encoder.state_dict().values()),
+        sum(tensor.nbytes for tensor in state),
+    )

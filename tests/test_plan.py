@@ -1,0 +1,80 @@
+"""What a study will take: sizes against real files, hours against the arithmetic of the sources."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from helpers import ROOT
+
+from eqco.checkpoint import Checkpoints
+from eqco.grid import cells
+from eqco.methods import METHODS
+from eqco.networks import Encoder
+from eqco.params import load_study
+from eqco.plan import _bytes, forward_units, plan
+from eqco.pretrain import pretrain
+from eqco.results import SavedEncoder, save_encoder
+
+SPEEDS = ROOT / "params" / "speeds.csv"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_momentum_methods_have_a_key_encoder(method, study_with):
+    grid = {"methods": [method], "negatives": [16], "margins": [0], "seeds": [0]}
+    study = study_with({"pretrain.queue": 64, "grid": [grid]})
+    (cell,) = cells(study).values()
+    model = METHODS[method].build(Encoder(study.network, 1), cell, study.pretrain)
+    assert hasattr(model, "key_encoder") == METHODS[method].momentum
+    assert forward_units(method, symmetric=False) == (4 if METHODS[method].momentum else 6)
+
+
+def test_sizes_are_those_of_the_files(study_with, digits, tmp_path):
+    grid = {"methods": ["moco"], "negatives": [512], "margins": [0], "seeds": [0]}
+    study = study_with({"pretrain.epochs": 1, "grid": [grid]})
+    (cell,) = cells(study).values()
+    checkpoints = Checkpoints(tmp_path / "state", {})
+    encoder, _ = pretrain(
+        study,
+        cell,
+        digits,
+        device=torch.device("cpu"),
+        checkpoints=checkpoints,
+        seconds_between_checkpoints=0,
+    )
+    save_encoder(tmp_path / "encoder", SavedEncoder({}, "", encoder.state_dict()))
+    planned = _bytes(study, cell, channels=1)
+    written = max(path.stat().st_size for path in (tmp_path / "state").iterdir())
+    assert 0 <= (tmp_path / "encoder").stat().st_size - planned[0] < 4096  # names and shapes
+    assert 0 <= written - planned[1] < 16384
+
+
+def test_hours_are_those_of_the_source(tmp_path):
+    """MoCo's 200 epochs on ImageNet took 53 hours on 8 GPUs, as each of SiMo's five cells would."""
+    lines = plan(load_study(ROOT / "params/simo-imagenet.yaml"), 1_281_167, tmp_path, SPEEDS)
+    (line,) = (text for _, text in lines if "facebookresearch/moco" in text)
+    assert float(line.split()[0].replace(",", "")) == pytest.approx(5 * 53 * 8, rel=0.01)
+
+
+def eqco(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "eqco", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_the_command():
+    done = eqco("plan", "params/demo.yaml")
+    assert done.returncode == 0
+    assert "cells    50, each a training and 2 evaluations" in done.stdout
+    assert "pairs    1,280,000: 1,297 images, 20 epochs" in done.stdout
+
+
+def test_an_unknown_number_of_images_is_asked_for(tmp_path):
+    study = tmp_path / "s.yaml"
+    text = (ROOT / "params/simo-imagenet.yaml").read_text().replace("name: imagenet", "name: none")
+    study.write_text(text)
+    done = eqco("plan", str(study))
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"eqco: {study}: how many images data/none will hold is not known: say --images\n"
+    )
+    assert "192.9 GB of images" in eqco("plan", str(study), "--images", "1281167").stdout
