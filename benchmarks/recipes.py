@@ -22,6 +22,8 @@ from eqco.params import FashionMNIST, ImageFolder, Study, load_study
 from eqco.provenance import peak_memory
 from eqco.training import Training
 
+NOISE = ImageFolder(kind="image-folder", name="noise", path=".", size=4)  # any number of images
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(
@@ -42,7 +44,7 @@ def main() -> None:
     cell = max(cells(study).values(), key=lambda cell: (cell.batch, cell.negatives))
     with tempfile.TemporaryDirectory() as folder:
         random_images(study, max(2 * cell.batch, 1024), Path(folder))
-        training = Training(study.model_copy(update={"data": OWN}), cell, Path(folder), device)
+        training = Training(study.model_copy(update={"data": NOISE}), cell, Path(folder), device)
         rates = []
         for step in range(arguments.steps + 1):
             start = time.perf_counter()
@@ -53,9 +55,6 @@ def main() -> None:
     settings = {"study": study.study, "method": cell.method, "network": study.network.backbone}
     more = {"batch": cell.batch, "negatives": cell.negatives, "threads": arguments.threads}
     report({**settings, **more}, {"pairs_per_s": rates}, **memory)
-
-
-OWN = ImageFolder(kind="image-folder", name="random", path=".", size=4)
 
 
 def random_images(study: Study, count: int, folder: Path) -> None:

@@ -17,7 +17,6 @@ A pair is the two views of one image.
 
 import argparse
 import itertools
-import resource
 import statistics
 import tempfile
 import time
@@ -31,6 +30,7 @@ from report import report
 from eqco import data
 from eqco.grid import cells
 from eqco.params import ImageFolder, parse_study
+from eqco.provenance import peak_memory
 from eqco.training import Training
 
 NETWORKS = {
@@ -126,7 +126,7 @@ def compare(arguments: argparse.Namespace, packed: Path) -> None:
         rates,
         of_bare=round(median["pairs_per_s"] / median["bare_pairs_per_s"], 3),
         on_top_of_networks=round(median["networks_pairs_per_s"] / median["pairs_per_s"] - 1, 3),
-        peak_host_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        peak_host_mb=peak_memory(device)["host"],
     )
 
 

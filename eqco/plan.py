@@ -9,9 +9,7 @@ from eqco.grid import cells
 from eqco.methods import METHODS
 from eqco.networks import Encoder
 from eqco.params import Cell, ImageFolder, Study
-from eqco.results import read_json
-
-EVALUATIONS = 2  # commands after each training
+from eqco.results import EVALUATIONS, read_json
 
 
 def forward_units(method: str, symmetric: bool) -> int:
@@ -42,7 +40,7 @@ def plan(study: Study, images: int, results: Path, speeds: Path) -> list[tuple[s
     sizes = [_bytes(study, cell, channels=3 if folder else 1) for cell in grid]
     encoders, checkpoint = sum(size for size, _ in sizes), max(size for _, size in sizes)
     lines = [
-        ("cells", f"{len(grid):,}, each a training and {EVALUATIONS} evaluations"),
+        ("cells", f"{len(grid):,}, each a training and {len(EVALUATIONS)} evaluations"),
         ("pairs", f"{sum(pairs):,}: {images:,} images, {recipe.epochs:,} epochs"),
     ]
     file = results / "provenance.json"
