@@ -17,7 +17,7 @@ import pytest
 import yaml
 from helpers import TINY, copy_project, processes_in, with_values
 
-KILLS = int(os.environ.get("EQCO_KILLS", "4"))
+KILLS = int(os.environ.get("EQCO_KILLS", "6"))
 SEED = int(os.environ.get("EQCO_SEED", random.SystemRandom().randrange(10**6)))
 
 

@@ -131,15 +131,15 @@ def test_a_cell_runs_on_the_gpu_that_slurm_gives_it(grid):
 def test_out_of_time_a_cell_is_requeued_and_ends_in_the_same_bytes(grid, long):
     copy_of_the_project(grid.folder, epochs=LONG, seeds=1)
     code = grid.run(
-        *(argument.replace("runtime=5", "runtime=1") for argument in SMALL),
-        *("--submitit-signal-seconds", "40", "--groups", "pretrain=training"),
-        # SLURM looks every 30 s whose time is short: of a minute's job, even before it listens
-        *("--retries", "2"),
+        *(*SMALL, "--set-resources", "pretrain:runtime=1"),
+        # SLURM looks every 30 s whose time will be short by the next look: this is after 5 s, when
+        # a job listens, and before 35 s, when the training is not done
+        *("--submitit-signal-seconds", "25", "--groups", "pretrain=training"),
         profile=True,
     )
     assert code == 0, grid.log
     assert table(grid.folder) == long
-    assert first_epoch(grid) > 1
+    assert first_epoch(grid) > 5
 
 
 def test_preempted_and_requeued_by_hand_a_cell_ends_in_the_same_bytes(grid, slurm, long):
