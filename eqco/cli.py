@@ -24,6 +24,9 @@ app = typer.Typer(
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="Study file, params/<study>.yaml")]
 DataFolder = Annotated[Path, typer.Option("--data", help="Folder of the packed dataset")]
 EncoderFile = Annotated[Path, typer.Option("--encoder", help="encoder.safetensors of the cell")]
+ResultsFolder = Annotated[
+    Path | None, typer.Option(help="Folder that holds cells/; results/<study> by default")
+]
 ResultFile = Annotated[Path, typer.Option("--out", help="JSON file to write the accuracies to")]
 Device = Annotated[
     str, typer.Option(help="cpu, cuda, cuda:1 …; auto takes a GPU of its own if there is one")
@@ -207,9 +210,7 @@ def knn_eval(
 @app.command()
 def table(
     study: StudyFile,
-    results: Annotated[
-        Path | None, typer.Option(help="Folder that holds cells/; results/<study> by default")
-    ] = None,
+    results: ResultsFolder = None,
     published: Annotated[Path, typer.Option(help="CSV file of published numbers")] = Path(
         "params", "published.csv"
     ),
@@ -230,6 +231,34 @@ def table(
     figures.negatives(accuracies, parsed.study, folder / "negatives")
     write_json(folder / "provenance.json", gather(parsed, summaries))
     print(tables.markdown(rows), end="")
+
+
+@app.command("cells")
+def print_cells(study: StudyFile, results: ResultsFolder = None) -> None:
+    """Print the cells that are not finished, a path a line, for a loop without Snakemake."""
+    from eqco.grid import cells
+    from eqco.kept import finished
+
+    parsed = load_study(study)
+    done = finished(parsed, results or Path("results", parsed.study))
+    for path in cells(parsed, str(study)):
+        if path not in done:
+            print(path)
+
+
+@app.command()
+def keep(study: StudyFile, results: ResultsFolder = None) -> None:
+    """Write what the table needs of the finished cells to one file for git, cells.jsonl.
+
+    Where cells/ is gone, as in a clone, the table is made from that file.
+    """
+    from eqco import kept
+    from eqco.grid import cells
+
+    parsed = load_study(study)
+    folder = results or Path("results", parsed.study)
+    count = kept.keep(parsed, folder)
+    print(f"{folder / kept.KEPT}: {count} of {len(cells(parsed))} cells")
 
 
 @app.command()

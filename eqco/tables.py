@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from eqco.grid import axes, cells, text
+from eqco.kept import stand_ins
 from eqco.params import Cell, Study
 from eqco.published import matches
 from eqco.results import read_cell
@@ -33,7 +34,7 @@ def read_study(
 
     Args:
         study: the study.
-        results: its folder, which holds ``cells/``.
+        results: its folder, which holds ``cells/``, or what was kept of it.
         source: the study file's name, for messages.
 
     Returns:
@@ -45,10 +46,10 @@ def read_study(
     Raises:
         InputError: when a cell's files are missing or belong to another run.
     """
-    rows, summaries, named = [], [], axes(study)
+    rows, summaries, named, kept = [], [], axes(study), stand_ins(study, results)
     for path, cell in cells(study, source).items():
         summary, accuracies = read_cell(
-            results / "cells" / path, study.resolve(cell), study.evaluate
+            results / "cells" / path, study.resolve(cell), study.evaluate, kept.get(path)
         )
         summaries.append(summary)
         row = _configuration(cell, named)

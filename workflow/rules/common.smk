@@ -11,6 +11,7 @@ from snakemake.utils import Paramspace
 from eqco import gpus
 from eqco.errors import InputError
 from eqco.grid import cells
+from eqco.kept import KEPT, stand_ins
 from eqco.params import canonical, config_hash, load_study, parse_study
 
 # What the commands run in; see the file.
@@ -41,6 +42,13 @@ study_file = os.path.abspath(study_file)
 # A study's folder is its working directory: Snakemake's records of a study lie beside its results,
 # and travel with them.
 workdir: f"{ROOT}/results/{STUDY.study}"
+
+
+# What was kept (`python -m eqco keep`) of cells without a folder: they need not run for the table.
+try:
+    STAND_INS = stand_ins(STUDY, Path())
+except InputError as error:
+    raise WorkflowError(f"results/{STUDY.study}/{error}")
 
 
 # Relative: they are parameters of the jobs, and a project that moved must not make them stale.
