@@ -112,6 +112,17 @@ def test_lines_are_told_apart_by_what_varies(accuracies, tmp_path):
     svg = (tmp_path / "a.svg").read_text()
     assert "temperature 0.1" in svg
     assert "temperature 0.2" in svg
+    # what goes with K does not: a line needs more than one K
+    other = accuracies.assign(batch=accuracies["negatives"] + 1)
+    figures.negatives(other, "study", tmp_path / "b")
+    assert "batch" not in (tmp_path / "b.svg").read_text()
+
+
+def test_numbers_on_the_axis_do_not_overlap(accuracies):
+    near = accuracies.assign(negatives=accuracies["negatives"] + 1)
+    both = pd.concat([accuracies.assign(negatives=255), near.assign(negatives=256)])
+    assert figures._ticks(both) == [255]
+    assert figures._ticks(accuracies) == sorted(accuracies["negatives"].unique())
 
 
 def test_a_margin_too_large_for_the_exponential_is_an_infinite_alpha():
