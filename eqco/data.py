@@ -56,7 +56,7 @@ def prepare(spec: Data, out: Path) -> None:
         case FashionMNIST():
             pack(_fashion_mnist(spec.root, out), spec.name, out)
         case ImageFolder():
-            pack(_image_folder(Path(spec.path), spec.size), spec.name, out)
+            pack(_image_folder(spec), spec.name, out)
         case JpegFolder():
             _pack_jpegs(spec, out)
 
@@ -269,11 +269,11 @@ def _from_torchvision(train: Any, folder: str) -> dict[str, Packed]:
     }
 
 
-def _image_folder(path: Path, size: int) -> dict[str, Packed]:
-    with folders.unpacked(path) as folder:
+def _image_folder(spec: ImageFolder) -> dict[str, Packed]:
+    with folders.unpacked(Path(spec.path)) as folder:
         return {
-            split: _decode(by_class, size, split)
-            for split, by_class in folders.splits(folder).items()
+            split: _decode(by_class, spec.size, split)
+            for split, by_class in folders.splits(folder, spec.images_per_class).items()
         }
 
 

@@ -28,8 +28,12 @@ def unpacked(path: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
-def splits(folder: Path) -> dict[str, dict[str, list[Path]]]:
+def splits(folder: Path, per_class: int | None = None) -> dict[str, dict[str, list[Path]]]:
     """The sorted images of each class, of ``train`` and of ``test``, which may be called ``val``.
+
+    Args:
+        folder: that holds both.
+        per_class: only the first so many of each class.
 
     Raises:
         InputError: when a split is missing or empty, or the two differ in their classes.
@@ -41,7 +45,10 @@ def splits(folder: Path) -> dict[str, dict[str, list[Path]]]:
     if list(found["test"]) != list(found["train"]):
         different = sorted(set(found["test"]) ^ set(found["train"]))
         raise InputError(f"{folder}: train and test differ in their classes: {different}")
-    return found
+    return {
+        split: {name: files[:per_class] for name, files in by_class.items()}
+        for split, by_class in found.items()
+    }
 
 
 def _by_class(folder: Path) -> dict[str, list[Path]]:

@@ -63,7 +63,7 @@ def pack(spec: JpegFolder, out: Path) -> tuple[dict[str, Split], list[str]]:
     """
     out.mkdir(parents=True, exist_ok=True)
     with folders.unpacked(Path(spec.path)) as folder:
-        by_class = folders.splits(folder)
+        by_class = folders.splits(folder, spec.images_per_class)
         packings = {
             split: _Packing(out / f"{split}.packing", folder, classes, spec.short_side)
             for split, classes in by_class.items()

@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import (
@@ -98,6 +98,8 @@ class Digits(Section):
     """scikit-learn's 1,797 scanned digits, 8 x 8 grey; 1,297 train and 500 test."""
 
     kind: Literal["digits"]
+    channels: ClassVar[int] = 1
+    size: ClassVar[int] = 8
 
     @property
     def name(self) -> str:
@@ -114,6 +116,8 @@ class FashionMNIST(Section):
     """Fashion-MNIST, 28 x 28 grey, 60,000 + 10,000."""
 
     kind: Literal["fashion-mnist"]
+    channels: ClassVar[int] = 1
+    size: ClassVar[int] = 28
     root: str | None = Field(
         None,
         description="folder that holds the four *-ubyte.gz files; without it Debian's package "
@@ -138,10 +142,16 @@ class ImageFolder(Section):
     """Any folder of ``train/<class>/*`` and ``test/<class>/*`` images, packed as RGB."""
 
     kind: Literal["image-folder"]
+    channels: ClassVar[int] = 3
     name: Name = Field(description="the folder under data/, and the name in tables")
     path: str = Field(description="folder that holds train/ and test/, or a tar archive of it")
     size: Annotated[int, Field(ge=4, le=1024)] = Field(
         description="pixels: images are resized to this short side and centre-cropped"
+    )
+    images_per_class: Count | None = Field(
+        None,
+        description="use the first so many images of each class",
+        exclude_if=lambda count: count is None,  # what results were made by before it was
     )
 
     @property
@@ -154,6 +164,7 @@ class JpegFolder(Section):
     """A folder as ``ImageFolder``'s, kept as JPEG: for more images than memory holds."""
 
     kind: Literal["jpeg-folder"]
+    channels: ClassVar[int] = 3
     name: Name = Field(description="the folder under data/, and the name in tables")
     path: str = Field(description="folder that holds train/ and test/ or val/, or a tar archive")
     short_side: Annotated[int, Field(ge=8, le=4096)] = Field(
@@ -161,6 +172,11 @@ class JpegFolder(Section):
     )
     size: Annotated[int, Field(ge=4, le=1024)] = Field(
         224, description="pixels of views, and of the centre that is evaluated"
+    )
+    images_per_class: Count | None = Field(
+        None,
+        description="use the first so many images of each class",
+        exclude_if=lambda count: count is None,  # what results were made by before it was
     )
 
     @property

@@ -10,7 +10,7 @@ import torch
 
 from eqco.checkpoint import Checkpoints, Stop, stop_on_signals
 from eqco.data import dataset_hash, read_manifest, verify
-from eqco.distributed import from_first, joined, rank
+from eqco.distributed import from_first, joined, rank, ranks
 from eqco.errors import Diverged, InputError
 from eqco.evaluate import (
     Features,
@@ -24,6 +24,7 @@ from eqco.evaluate import (
 )
 from eqco.files import sha256
 from eqco.lock import hold
+from eqco.memory import check
 from eqco.params import Cell, Study, config_hash
 from eqco.pretrain import pretrain
 from eqco.provenance import peak_memory, provenance
@@ -104,6 +105,9 @@ def _train(
             flush=True,
         )
 
+    needed = check(study, cell, device, ranks())
+    if rank() == 0:
+        print(f"a step needs {needed}", flush=True)
     failed, tensors = None, {}
     try:
         encoder, history = pretrain(
