@@ -31,6 +31,8 @@ ResultFile = Annotated[Path, typer.Option("--out", help="JSON file to write the 
 Device = Annotated[
     str, typer.Option(help="cpu, cuda, cuda:1 …; auto takes a GPU of its own if there is one")
 ]
+PublishedFile = Annotated[Path, typer.Option(help="CSV file of published numbers")]
+PUBLISHED = Path("params", "published.csv")
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; results depend on it")]
 
 
@@ -211,9 +213,7 @@ def knn_eval(
 def table(
     study: StudyFile,
     results: ResultsFolder = None,
-    published: Annotated[Path, typer.Option(help="CSV file of published numbers")] = Path(
-        "params", "published.csv"
-    ),
+    published: PublishedFile = PUBLISHED,
 ) -> None:
     """Gather a study's cells in table.csv, table.md, metrics.json, negatives.svg and .png."""
     from eqco import figures, tables
@@ -259,6 +259,25 @@ def keep(study: StudyFile, results: ResultsFolder = None) -> None:
     folder = results or Path("results", parsed.study)
     count = kept.keep(parsed, folder)
     print(f"{folder / kept.KEPT}: {count} of {len(cells(parsed))} cells")
+
+
+@app.command()
+def report(
+    study: StudyFile,
+    results: ResultsFolder = None,
+    published: PublishedFile = PUBLISHED,
+) -> None:
+    """Write report.html: a study's charts, table, holes and provenance in one page.
+
+    Cells may be missing: they are holes in it.
+    """
+    from eqco.files import write
+    from eqco.report import report as page
+
+    parsed = load_study(study)
+    folder = results or Path("results", parsed.study)
+    write(folder / "report.html", page(parsed, folder, study, published))
+    print(folder / "report.html")
 
 
 @app.command()
