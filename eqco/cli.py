@@ -345,6 +345,31 @@ def plan(
         print(f"{name:8} {line}")
 
 
+@app.command()
+def status(study: StudyFile, results: ResultsFolder = None) -> None:
+    """Tell which cells run and which failed, how many are done and wait, and the time left.
+
+    From the study's files alone: as well on a login node, while jobs run elsewhere.
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    from eqco import status as progress
+
+    parsed = load_study(study)
+    found = progress.status(parsed, results or Path("results", parsed.study), str(study))
+    console = Console(highlight=False, soft_wrap=True)
+    styles = {"running": "cyan", "failed": "red"}
+    for cell in found:
+        if cell.state in styles:
+            line = f"{cell.state:8} {cell.path}  {cell.told}"
+            console.print(Text(line, style=styles[cell.state]))
+    states = [cell.state for cell in found]
+    counts = ", ".join(f"{states.count(s)} {s}" for s in ("running", "failed", "waiting"))
+    console.print(Text(f"{states.count('done')} of {len(found)} cells done, {counts}"))
+    console.print(Text(progress.time_left(found)))
+
+
 @app.command("schema")
 def print_schema() -> None:
     """Print the JSON schema of a study file, as in params/schema.json."""
