@@ -188,7 +188,11 @@ def curve(column: str, epochs: int) -> dict[str, Any]:
         and the columns of CURVES.
     """
     drawn = alt.Chart(alt.NamedData("history")).encode(
-        x=alt.X("epoch:Q", axis=alt.Axis(tickMinStep=1, format="d"), scale=alt.Scale(nice=False))
+        x=alt.X(
+            "epoch:Q",
+            axis=alt.Axis(tickCount=5, tickMinStep=1, format="d"),
+            scale=alt.Scale(nice=False),
+        )
     )
     hover = alt.selection_point(
         name="hover", on="pointerover", clear="pointerout", nearest=True, fields=["epoch"]

@@ -2,6 +2,7 @@
 
 import math
 import os
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,10 @@ HEADS = {  # of the table's columns: the papers' symbols, and what they mean
     "seeds": ("n", "seeds"),
     "accuracy": ("mean ± std [%]", "test accuracy, and one sample standard deviation over seeds"),
     "values": ("values [%]", "of every seed"),
-    "published": ("published [%]", "value, paper and protocol"),
-    "difference": ("difference", "ours less the published value, in points"),
+    "published": (
+        "difference, published [%]",
+        "ours less each published value, in points; value, paper and protocol",
+    ),
 }
 SWITCHES = {
     "protocol": "protocol",
@@ -66,6 +69,11 @@ def report(study: Study, results: Path, source: Path, published: Path) -> str:
         line=lines_of(table),
         id=table.groupby(configuration, sort=False).ngroup(),
     )
+    rows = table.to_dict("records")
+    for row in rows:
+        if "published" in row:
+            values = filter(None, row["published"].split("; "))
+            row["published"] = list(zip_longest(row["difference"].split(), values, fillvalue=""))
     done = [summary for summary in summaries if "missing" not in summary]
     made_by = provenance.gather(study, done) if done else None
     environment = jinja2.Environment(
@@ -99,7 +107,7 @@ def report(study: Study, results: Path, source: Path, published: Path) -> str:
         },
         histories=_histories(accuracies, configuration, summaries, kept),
         thinned=kept if study.pretrain.epochs > kept else None,
-        table=table.to_dict("records"),
+        table=rows,
         commit=_commit(made_by["made_by"]) if made_by else None,
         source=os.path.relpath(source.resolve(), results.resolve().parents[1]),
         made_by=made_by,

@@ -244,6 +244,16 @@ def test_equal_files_give_equal_bytes(page_file, study_file, monkeypatch):
     assert report(load_study(study_file), page_file.parent, study_file, PUBLISHED) == again
 
 
+def test_published_numbers_stand_beside_ours_with_the_difference(tmp_path):
+    file = ROOT / "params" / "moco-cifar10-demo.yaml"
+    study, results = load_study(file), tmp_path / "results" / "moco-cifar10-demo"
+    make_up_cells(study, results)
+    written = report(study, results, file, PUBLISHED)
+    texts = re.sub("<[^>]+>", " ", written.split("<tbody>")[1])
+    ours, difference = re.search(r"knn\s+1\s+([\d.]+)\s+\1\s+(\S+)[^M]+ 82\.6 MoCo", texts).groups()
+    assert float(difference) == pytest.approx(float(ours) - 82.6)
+
+
 def test_a_study_without_cells_is_all_holes(open_page, study_file, tmp_path):
     results = tmp_path / "results" / "tiny"
     cli.report(study_file, results, PUBLISHED)
