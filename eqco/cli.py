@@ -25,6 +25,9 @@ app = typer.Typer(
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="Study file, params/<study>.yaml")]
 DataFolder = Annotated[Path, typer.Option("--data", help="Folder of the packed dataset")]
 EncoderFile = Annotated[Path, typer.Option("--encoder", help="encoder.safetensors of the cell")]
+ResultsFolder = Annotated[
+    Path | None, typer.Option(help="Folder that holds cells/; results/<study> by default")
+]
 ResultFile = Annotated[Path, typer.Option("--out", help="JSON file to write the accuracies to")]
 Device = Annotated[
     str, typer.Option(help="cpu, cuda, cuda:1 …; auto takes a GPU of its own if there is one")
@@ -39,6 +42,8 @@ Gpus = Annotated[
         min=0, help="On each node, a rank for each: torchrun's, or srun's in a job of several nodes"
     ),
 ]
+PublishedFile = Annotated[Path, typer.Option(help="CSV file of published numbers")]
+PUBLISHED = Path("params", "published.csv")
 
 
 @app.command()
@@ -154,12 +159,8 @@ def knn_eval(
 @app.command()
 def table(
     study: StudyFile,
-    results: Annotated[
-        Path | None, typer.Option(help="Folder that holds cells/; results/<study> by default")
-    ] = None,
-    published: Annotated[Path, typer.Option(help="CSV file of published numbers")] = Path(
-        "params", "published.csv"
-    ),
+    results: ResultsFolder = None,
+    published: PublishedFile = PUBLISHED,
 ) -> None:
     """Gather a study's cells in table.csv, table.md, metrics.json, negatives.svg and .png."""
     from eqco import figures, tables
@@ -177,6 +178,53 @@ def table(
     figures.negatives(accuracies, parsed.study, folder / "negatives")
     write_json(folder / "provenance.json", gather(parsed, summaries))
     print(tables.markdown(rows), end="")
+
+
+@app.command("cells")
+def print_cells(study: StudyFile, results: ResultsFolder = None) -> None:
+    """Print the cells that are not finished, a path a line, for a loop without Snakemake."""
+    from eqco.grid import cells
+    from eqco.kept import finished
+
+    parsed = load_study(study)
+    done = finished(parsed, results or Path("results", parsed.study))
+    for path in cells(parsed, str(study)):
+        if path not in done:
+            print(path)
+
+
+@app.command()
+def keep(study: StudyFile, results: ResultsFolder = None) -> None:
+    """Write what the table needs of the finished cells to one file for git, cells.jsonl.
+
+    Where cells/ is gone, as in a clone, the table is made from that file.
+    """
+    from eqco import kept
+    from eqco.grid import cells
+
+    parsed = load_study(study)
+    folder = results or Path("results", parsed.study)
+    count = kept.keep(parsed, folder)
+    print(f"{folder / kept.KEPT}: {count} of {len(cells(parsed))} cells")
+
+
+@app.command()
+def report(
+    study: StudyFile,
+    results: ResultsFolder = None,
+    published: PublishedFile = PUBLISHED,
+) -> None:
+    """Write report.html: a study's charts, table, holes and provenance in one page.
+
+    Cells may be missing: they are holes in it.
+    """
+    from eqco.files import write
+    from eqco.report import report as page
+
+    parsed = load_study(study)
+    folder = results or Path("results", parsed.study)
+    write(folder / "report.html", page(parsed, folder, study, published))
+    print(folder / "report.html")
 
 
 @app.command()
@@ -242,6 +290,31 @@ def plan(
         raise InputError(f"{study}: how many images {folder} will hold is not known: say --images")
     for name, line in planning.plan(parsed, count, Path("results", parsed.study), speeds):
         print(f"{name:8} {line}")
+
+
+@app.command()
+def status(study: StudyFile, results: ResultsFolder = None) -> None:
+    """Tell which cells run and which failed, how many are done and wait, and the time left.
+
+    From the study's files alone: as well on a login node, while jobs run elsewhere.
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    from eqco import status as progress
+
+    parsed = load_study(study)
+    found = progress.status(parsed, results or Path("results", parsed.study), str(study))
+    console = Console(highlight=False, soft_wrap=True)
+    styles = {"running": "cyan", "failed": "red"}
+    for cell in found:
+        if cell.state in styles:
+            line = f"{cell.state:8} {cell.path}  {cell.told}"
+            console.print(Text(line, style=styles[cell.state]))
+    states = [cell.state for cell in found]
+    counts = ", ".join(f"{states.count(s)} {s}" for s in ("running", "failed", "waiting"))
+    console.print(Text(f"{states.count('done')} of {len(found)} cells done, {counts}"))
+    console.print(Text(progress.time_left(found)))
 
 
 @app.command("schema")

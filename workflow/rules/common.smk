@@ -13,6 +13,7 @@ from eqco import gpus
 from eqco.errors import InputError
 from eqco.files import write
 from eqco.grid import cells
+from eqco.kept import KEPT, stand_ins
 from eqco.params import canonical, config_hash, load_study, parse_study
 from eqco.quick import quick
 
@@ -51,6 +52,13 @@ study_file = os.path.abspath(study_file)
 # A study's folder is its working directory: Snakemake's records of a study lie beside its results,
 # and travel with them.
 workdir: f"{ROOT}/results/{STUDY.study}"
+
+
+# What was kept (`python -m eqco keep`) of cells without a folder: they need not run for the table.
+try:
+    STAND_INS = stand_ins(STUDY, Path())
+except InputError as error:
+    raise WorkflowError(f"results/{STUDY.study}/{error}")
 
 
 # Relative: they are parameters of the jobs, and a project that moved must not make them stale.
