@@ -55,6 +55,7 @@ SMALLER = {
 # What does not run as it stands: what runs in its place, and why.
 INSTEAD = {
     r"^make (test|lint|bench)\b": (r"make -n \1", "minutes, and this is one of the tests"),
+    r"^make (slurm-\w+)": (r"make -n \1", "tests/slurm starts and stops one"),
     r"--profile slurm (?=--configfile)": (
         "--profile slurm --submitit-cluster local --jobs 2 ",
         "processes in the place of jobs; tests/slurm has a SLURM",
@@ -185,9 +186,17 @@ def test_python_blocks_run(page):
 
 @each_page(PAGES)
 def test_links_lead_somewhere(page):
-    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+    for target, anchor in re.findall(r"\]\(([^)#]*)#?([^)]*)\)", page.read_text()):
         if "://" not in target:
-            assert (page.parent / target).exists(), target
+            other = page.parent / target if target else page
+            assert other.exists(), target
+            assert not anchor or anchor in anchors(other), f"{target}#{anchor}"
+
+
+def anchors(page: Path) -> list[str]:
+    """What a link may name: the headings in lower case, without punctuation, joined by hyphens."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.M)
+    return [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
 
 
 @each_page(PAGES)
