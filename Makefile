@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SLURM ?= /tmp/eqco-slurm
 
 .DELETE_ON_ERROR:
-.PHONY: demo test lint bench format schema slurm-up slurm-down
+.PHONY: demo test lint bench docs format schema slurm-up slurm-down
 
 demo: $(VENV)/installed
 	$(BIN)/snakemake --configfile params/demo.yaml
@@ -35,6 +35,11 @@ lint: $(VENV)/installed
 DATA ?= data/raw/cifar10-jpeg.tar.xz
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/run.py --data $(DATA)
+
+# The API reference, from the docstrings: docs/api/index.html.
+docs: $(VENV)/installed
+	$(BIN)/pdoc --docformat google --output-directory docs/api eqco \
+		snakemake_executor_plugin_submitit snakemake_logger_plugin_eqco
 
 format: $(VENV)/installed
 	$(BIN)/ruff check --fix
