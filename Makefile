@@ -6,19 +6,19 @@ BIN := $(VENV)/bin
 SLURM ?= /tmp/eqco-slurm
 
 .DELETE_ON_ERROR:
-.PHONY: demo test lint bench format schema slurm-up slurm-down
+.PHONY: demo test lint bench docs format schema slurm-up slurm-down
 
 demo: $(VENV)/installed
 	$(BIN)/snakemake --configfile params/demo.yaml
 	@cat results/demo/table.md
 
 test: $(VENV)/installed
-	sh .ci/slurm.sh
+	sh .ci/packages.sh slurm chromium
 	PATH="$$PATH:/usr/sbin" $(BIN)/pytest --numprocesses 3 --dist loadfile
 
 # A SLURM of two nodes on this machine, to try `snakemake --profile slurm` on; needs root.
 slurm-up: $(VENV)/installed
-	sh .ci/slurm.sh
+	sh .ci/packages.sh slurm
 	PATH="$$PATH:/usr/sbin" $(BIN)/python tests/slurm/cluster.py up $(SLURM)
 
 slurm-down: $(VENV)/installed
@@ -35,6 +35,11 @@ lint: $(VENV)/installed
 DATA ?= data/raw/cifar10-jpeg.tar.xz
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/run.py --data $(DATA)
+
+# The API reference, from the docstrings: docs/api/index.html.
+docs: $(VENV)/installed
+	$(BIN)/pdoc --docformat google --output-directory docs/api eqco \
+		snakemake_executor_plugin_submitit snakemake_logger_plugin_eqco
 
 format: $(VENV)/installed
 	$(BIN)/ruff check --fix

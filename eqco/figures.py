@@ -43,12 +43,11 @@ def negatives(accuracies: pd.DataFrame, title: str, stem: Path) -> None:
         title: above the figure.
         stem: path without a suffix.
     """
-    rows = accuracies.assign(line=_lines(accuracies))
+    rows = accuracies.assign(line=lines_of(accuracies))
     methods, lines = list(rows["method"].unique()), list(rows["line"].unique())
     protocols = [name for name in rows["protocol"].unique() if name != "knn"]
     panels = [(method, protocol) for method in methods for protocol in protocols]
-    ticks = _ticks(rows)
-    apart = min((b / a for a, b in pairwise(ticks)), default=4) ** 0.03
+    aside = aside_of(lines, ticks_of(rows))
     # one method: its protocols side by side; several: a row each
     height, width = max(len(methods), 1), len(protocols)
     size = (4 * width, 1.2 + 2.6 * height)
@@ -68,9 +67,8 @@ def negatives(accuracies: pd.DataFrame, title: str, stem: Path) -> None:
                 # a configuration of which a seed failed is a gap, as in the table
                 points = panel[panel["line"] == line].groupby("negatives")["accuracy"]
                 whole = points.mean(skipna=False)
-                aside = apart ** (i - (len(lines) - 1) / 2)  # bars stand side by side
                 axis.errorbar(
-                    whole.index * aside,
+                    whole.index * aside[line],
                     whole,
                     yerr=points.std().fillna(0),
                     label=line,
@@ -130,18 +128,24 @@ def theory(curves: pd.DataFrame, title: str, stem: Path) -> None:
 
 def _k_axis(axis: Axes, rows: pd.DataFrame) -> None:
     axis.set_xscale("log", base=2)
-    ticks = _ticks(rows)
+    ticks = ticks_of(rows)
     axis.set_xticks(ticks, [str(k) for k in ticks])
     axis.minorticks_off()
 
 
-def _ticks(rows: pd.DataFrame) -> list[int]:
+def ticks_of(rows: pd.DataFrame) -> list[int]:
     """Every K but those too near to the one before, as 256 to 255, to be written beside it."""
     ticks: list[int] = []
     for k in sorted(rows["negatives"].unique()):
         if not ticks or k > 1.2 * ticks[-1]:
             ticks.append(k)
     return ticks
+
+
+def aside_of(lines: list[str], ticks: list[int]) -> dict[str, float]:
+    """What each line's K are multiplied by, so that bars stand side by side."""
+    apart = min((b / a for a, b in pairwise(ticks)), default=4) ** 0.03
+    return {line: apart ** (i - (len(lines) - 1) / 2) for i, line in enumerate(lines)}
 
 
 def _finish(figure: Figure, axes: Any, title: str) -> None:
@@ -158,7 +162,7 @@ def _save(figure: Figure, stem: Path) -> None:
     plt.close(figure)
 
 
-def _lines(accuracies: pd.DataFrame) -> list[str]:
+def lines_of(accuracies: pd.DataFrame) -> list[str]:
     """The name of the line that each row belongs to."""
     # What goes with K, as the batch may, does not tell lines apart.
     at_a_point = accuracies.groupby(["method", "negatives"])

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import partial
 
 from helpers import ROOT, TINY
 
@@ -22,14 +23,17 @@ def test_one_file_and_one_line(tmp_path, digits):
     (tmp_path / "study.yaml").write_text(study.replace("lr: 0.01", "lr: 0.05"))
     command = [sys.executable, "-m", "eqco", "pretrain", "study.yaml", "--data", str(digits)]
     cell = "method~nomomentum/negatives~16/margin~eqco/seed~0"
-    done = subprocess.run(
-        [*command, "--cell", cell, "--out", "out"],
+    run = partial(
+        subprocess.run,
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
         capture_output=True,
         text=True,
         check=False,
     )
+    done = run([*command, "--cell", cell, "--out", "out"])
     assert done.returncode == 0, done
     history = json.loads((tmp_path / "out" / "pretrain.json").read_text())["history"]
     assert history[-1]["loss"] < history[0]["loss"]
+    schema = run([sys.executable, "-m", "eqco", "schema"])  # what `make schema` writes
+    assert '"nomomentum"' in schema.stdout

@@ -17,6 +17,7 @@ import yaml
 from helpers import ROOT, TINY, copy_project, with_values
 
 CELLS = 8  # of the tiny study
+MADE = {"table": 1, "report": 1, "all": 1}  # once a cell is new
 A_CELL = "results/tiny/cells/*/*/*/*"
 
 
@@ -59,8 +60,7 @@ def finished(tmp_path_factory) -> Path:
         "pretrain": CELLS,
         "linear_eval": CELLS,
         "knn_eval": CELLS,
-        "table": 1,
-        "all": 1,
+        **MADE,
     }
     (folder / "log.txt").write_text(done.stdout)
     return folder
@@ -95,6 +95,21 @@ def test_the_progress_tells_cells_and_speed(finished):
     assert "Finished jobid" not in log
 
 
+def test_the_report_is_made(finished):
+    page = (finished / "results" / "tiny" / "report.html").read_text()
+    assert "None failed, none is missing." in page
+    assert "snakemake --configfile tiny.yaml" in page
+
+
+def test_snakemakes_own_report_has_captions(grid):
+    done = snakemake(grid, "--report", "own.html")
+    assert done.returncode == 0, done.stdout
+    own = (grid / "results" / "tiny" / "own.html").read_text()
+    for told in ("Does contrastive learning need", "A row a configuration", "a line a margin"):
+        assert told in own
+    assert "all of the study in one page" in own  # the label of report.html
+
+
 def test_again_does_nothing(grid):
     assert ran(snakemake(grid)) == {}
 
@@ -124,7 +139,7 @@ def test_file_times_alone_run_nothing(grid):
 )
 def test_a_new_value_runs_the_new_cells_alone(grid, key, values, new):
     change(grid, {f"grid.0.{key}": values})
-    expected = {"pretrain": new, "linear_eval": new, "knn_eval": new, "table": 1, "all": 1}
+    expected = {"pretrain": new, "linear_eval": new, "knn_eval": new, **MADE}
     assert jobs(snakemake(grid, "-n").stdout) == expected
 
 
@@ -153,7 +168,7 @@ def test_one_changed_seed_trains_one_seed_and_leaves_the_rest_as_it_was(grid):
 )
 def test_a_changed_parameter_runs_what_depends_on_it(grid, changes, expected):
     change(grid, changes)
-    assert jobs(snakemake(grid, "-n").stdout) == {**expected, "table": 1, "all": 1}
+    assert jobs(snakemake(grid, "-n").stdout) == {**expected, **MADE}
 
 
 def test_the_same_study_gives_the_same_bytes(grid):
@@ -338,19 +353,20 @@ def keep(grid: Path) -> None:
     shutil.rmtree(grid / "data")
     for name in ("cells", "logs", ".snakemake"):
         shutil.rmtree(grid / "results" / "tiny" / name)
-    (grid / "results" / "tiny" / "lock").unlink()
+    for name in ("lock", "report.html"):
+        (grid / "results" / "tiny" / name).unlink()
 
 
 def test_kept_cells_make_the_same_table_without_training(grid):
     keep(grid)
     before = {path: path.read_bytes() for path in (grid / "results/tiny").iterdir()}
     assert len(before) == 7  # the table's outputs, and what was kept
-    assert ran(snakemake(grid, "--cores", "1")) == {"table": 1, "all": 1}
+    assert ran(snakemake(grid, "--cores", "1")) == MADE
     assert {path: path.read_bytes() for path in before} == before
     assert ran(snakemake(grid)) == {}
     assert not (grid / "data").exists()
     change(grid, {"grid.0.seeds": [1]})
-    assert ran(snakemake(grid, "-n")) == {"table": 1, "all": 1}
+    assert ran(snakemake(grid, "-n")) == MADE
 
 
 @pytest.mark.parametrize(
@@ -367,7 +383,7 @@ def test_a_changed_parameter_runs_the_cells_that_were_kept_with_another(grid, ch
     keep(grid)
     change(grid, changes)
     each = {"pretrain": new, "linear_eval": new, "knn_eval": new}
-    assert ran(snakemake(grid, "-n")) == {"prepare": 1, **each, "table": 1, "all": 1}
+    assert ran(snakemake(grid, "-n")) == {"prepare": 1, **each, **MADE}
 
 
 def test_a_table_is_made_of_kept_cells_and_new_ones(grid):
@@ -379,7 +395,7 @@ def test_a_table_is_made_of_kept_cells_and_new_ones(grid):
     assert tables(grid) != before
     assert len(table) == 12
     change(grid, {"grid.0.seeds": [0, 1]})
-    assert ran(snakemake(grid, "--cores", "1")) == {"table": 1, "all": 1}
+    assert ran(snakemake(grid, "--cores", "1")) == MADE
     assert tables(grid) == before
 
 

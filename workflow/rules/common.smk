@@ -5,14 +5,17 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import yaml
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import Paramspace
 
 from eqco import gpus
 from eqco.errors import InputError
+from eqco.files import write
 from eqco.grid import cells
 from eqco.kept import KEPT, stand_ins
 from eqco.params import canonical, config_hash, load_study, parse_study
+from eqco.quick import quick
 
 # What the commands run in; see the file.
 ENVIRONMENT = "../envs/python.yaml"
@@ -26,11 +29,18 @@ study_file = os.path.relpath((workflow.configfiles or ["--configfile"])[-1])
 
 try:
     STUDY = load_study(Path(study_file))
-    if parse_study(config, study_file) != STUDY:
+    values = {key: value for key, value in config.items() if key != "quick"}
+    if parse_study(values, study_file) != STUDY:
         raise InputError(
             f"{study_file}: the jobs read this file alone: "
             "write there what --config or another --configfile says"
         )
+    if config.get("quick"):
+        # a study of its own: its jobs read it from its own folder
+        STUDY = quick(STUDY)
+        study_file = f"{ROOT}/results/{STUDY.study}/study.yaml"
+        if workflow.is_main_process:
+            write(Path(study_file), yaml.safe_dump(STUDY.model_dump(mode="json")))
     CELLS = cells(STUDY, study_file)
 except InputError as error:
     raise WorkflowError(str(error))
