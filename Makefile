@@ -13,12 +13,12 @@ demo: $(VENV)/installed
 	@cat results/demo/table.md
 
 test: $(VENV)/installed
-	sh .ci/slurm.sh
+	sh .ci/packages.sh slurm chromium
 	PATH="$$PATH:/usr/sbin" $(BIN)/pytest --numprocesses 3 --dist loadfile
 
 # A SLURM of two nodes on this machine, to try `snakemake --profile slurm` on; needs root.
 slurm-up: $(VENV)/installed
-	sh .ci/slurm.sh
+	sh .ci/packages.sh slurm
 	PATH="$$PATH:/usr/sbin" $(BIN)/python tests/slurm/cluster.py up $(SLURM)
 
 slurm-down: $(VENV)/installed

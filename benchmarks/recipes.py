@@ -18,7 +18,7 @@ from report import report
 
 from eqco import data
 from eqco.grid import cells
-from eqco.params import FashionMNIST, ImageFolder, Study, load_study
+from eqco.params import ImageFolder, Study, load_study
 from eqco.provenance import peak_memory
 from eqco.training import Training
 
@@ -59,9 +59,8 @@ def main() -> None:
 
 def random_images(study: Study, count: int, folder: Path) -> None:
     """Pack so many images of noise, of the study's size and channels."""
-    channels = 3 if isinstance(study.data, ImageFolder) else 1
-    size = getattr(study.data, "size", 28 if isinstance(study.data, FashionMNIST) else 8)
-    images = np.random.default_rng(0).integers(0, 256, (count, channels, size, size), np.uint8)
+    shape = (count, study.data.channels, study.data.size, study.data.size)
+    images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     split = data.Packed(images, np.zeros(count, np.int64), ["noise"])
     data.pack({"train": split, "test": split}, "random", folder)
 

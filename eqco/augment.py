@@ -11,10 +11,13 @@ on each other, so they are worked on as planes (B, H, W).
 
 import math
 import random
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from eqco.distributed import WHOLE, Share
 from eqco.params import Augment, Jitter
 
 ATTEMPTS = 10  # boxes drawn before an operation gives up, as in torchvision
@@ -179,21 +182,25 @@ class Augmentation:
         params: what is done, with what probability; see params/README.md.
         mean: of each channel (C,), in [0, 1]; views are normalised before they are erased.
         std: of each channel (C,).
+        share: which images of a batch come here: all, or every so many-th from one of them on. The
+            parameters are those that these images have within the whole batch.
     """
 
-    def __init__(self, params: Augment, mean: Tensor, std: Tensor) -> None:
+    def __init__(self, params: Augment, mean: Tensor, std: Tensor, share: Share = WHOLE) -> None:
         self.params = params
         self.mean, self.std = mean, std
+        self.share = share
 
     def __call__(self, images: Tensor, seed: int) -> Tensor:
         """Views (B, C, H, W), float and normalised, of uint8 images (B, C, H, W) with H = W.
 
         The views are a function of the images and the seed alone.
         """
-        params, draw = self.params, _Draw(images, seed)
+        params = self.params
+        draw = _Draw(len(images), images.shape[2:], images.device, seed, self.share)
         x = images.float().div_(255)
         if params.crop:
-            x = resized_crop(x, *_crop_box(draw, params.crop), draw.size)
+            x = resized_crop(x, *_crop_box(draw, params.crop), x.shape[2])
         if params.flip:
             x = horizontal_flip(x, draw.chance(params.flip))
         if params.jitter:
@@ -211,19 +218,46 @@ class Augmentation:
         return x
 
 
-class _Draw:
-    """Random numbers for each of a batch's square images, from a seed."""
+def crop_boxes(sizes: Tensor, area: list[float], seed: int, share: Share = WHOLE) -> Tensor:
+    """The boxes of random resized crops: (B, 4), top, left, height, width in whole pixels.
 
-    def __init__(self, images: Tensor, seed: int) -> None:
-        self.batch, self.size = images.shape[0], images.shape[2]
-        self.device = images.device
+    Args:
+        sizes: height and width of each image (B, 2).
+        area: of the crop as a share of its image, [low, high].
+        seed: what the boxes are a function of, with the sizes.
+        share: which images of a batch these are.
+    """
+    draw = _Draw(len(sizes), sizes.T, sizes.device, seed, share)
+    return torch.stack(_crop_box(draw, area), dim=1).long()
+
+
+class _Draw:
+    """Random numbers for each of B images from a seed: those of a share of a larger batch.
+
+    ``height`` and ``width`` are numbers where all images have the same, else (B,).
+    """
+
+    def __init__(
+        self,
+        batch: int,
+        sizes: Iterable[Any],
+        device: torch.device,
+        seed: int,
+        share: Share = WHOLE,
+    ) -> None:
+        self.batch, self.share, self.device = batch, share, device
+        self.height: Any
+        self.width: Any
+        self.height, self.width = sizes
         self.generator = torch.Generator(self.device).manual_seed(seed)
         self.host = random.Random(seed)  # for what the batch shares: the device is not waited for
 
     def uniform(self, low: float, high: float, count: int | None = None) -> Tensor:
         """(B,) numbers from U(low, high), or (B, count)."""
-        shape = (self.batch,) if count is None else (self.batch, count)
-        return low + (high - low) * torch.rand(shape, generator=self.generator, device=self.device)
+        whole = self.batch * self.share.of
+        shape = (whole,) if count is None else (whole, count)
+        drawn = torch.rand(shape, generator=self.generator, device=self.device)
+        return low + (high - low) * self.share(drawn)
 
     def chance(self, p: float) -> Tensor:
         """(B,) booleans, true with probability p."""
@@ -234,32 +268,55 @@ class _Draw:
 
         The product is drawn from U(area) as a share of the image, the quotient log-uniformly.
         """
-        pixels = self.uniform(*area, ATTEMPTS) * self.size**2
+        pixels = self.uniform(*area, ATTEMPTS) * _column(self.height * self.width)
         quotient = self.uniform(math.log(aspect[0]), math.log(aspect[1]), ATTEMPTS).exp()
         return (pixels * quotient).sqrt().round(), (pixels / quotient).sqrt().round()
 
-    def corner(self, length: Tensor) -> Tensor:
-        """(B,) whole pixels, uniform over the places where ``length`` (B,) fits."""
-        return (self.uniform(0, 1) * (self.size - length + 1)).floor()
+    def corner(self, length: Tensor, size: Any) -> Tensor:
+        """(B,) whole pixels, uniform over the places in ``size`` where ``length`` (B,) fits."""
+        return (self.uniform(0, 1) * (size - length + 1)).floor()
 
 
-def _first(valid: Tensor, *candidates: Tensor, otherwise: int) -> list[Tensor]:
-    """The first valid of the (B, ATTEMPTS) candidates, or ``otherwise``: (B,) each."""
+def _column(size: Any) -> Any:
+    return size[:, None] if isinstance(size, Tensor) else size
+
+
+def _first(valid: Tensor, *candidates: tuple[Tensor, Any]) -> list[Tensor]:
+    """The first valid of (B, ATTEMPTS) candidates, or what stands beside them: (B,) each."""
     first, found = valid.int().argmax(dim=1, keepdim=True), valid.any(dim=1)
-    return [torch.where(found, c.gather(1, first)[:, 0], otherwise) for c in candidates]
+    return [torch.where(found, c.gather(1, first)[:, 0], otherwise) for c, otherwise in candidates]
 
 
 def _crop_box(draw: _Draw, area: list[float]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    width, height = draw.box((area[0], area[1]), (3 / 4, 4 / 3))
-    fits = (width >= 1) & (width <= draw.size) & (height >= 1) & (height <= draw.size)
-    width, height = _first(fits, width, height, otherwise=draw.size)
-    return draw.corner(height), draw.corner(width), height, width
+    """Where no attempt fits, the largest box whose sides are at most 4/3 apart, in the middle."""
+    low, high = 3 / 4, 4 / 3
+    width, height = draw.box((area[0], area[1]), (low, high))
+    across, down = _column(draw.width), _column(draw.height)
+    fits = (width >= 1) & (width <= across) & (height >= 1) & (height <= down)
+    width, height = _first(
+        fits,
+        (width, _within(draw.width, draw.height, high)),
+        (height, _within(draw.height, draw.width, 1 / low)),
+    )
+    corners = [
+        torch.where(fits.any(dim=1), draw.corner(length, size), ((size - length) / 2).floor())
+        for length, size in ((height, draw.height), (width, draw.width))
+    ]
+    return corners[0], corners[1], height, width
+
+
+def _within(side: Any, other: Any, ratio: float) -> Any:
+    """A side in whole pixels, made shorter where it is more than ``ratio`` times the other."""
+    if isinstance(side, Tensor):
+        return torch.minimum(side, (other * ratio).round())
+    return min(side, round(other * ratio))
 
 
 def _erase_box(draw: _Draw) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     height, width = draw.box((0.02, 0.33), (0.3, 3.3))
-    height, width = _first((height < draw.size) & (width < draw.size), height, width, otherwise=0)
-    return draw.corner(height), draw.corner(width), height, width
+    inside = (height < draw.height) & (width < draw.width)
+    height, width = _first(inside, (height, 0), (width, 0))
+    return draw.corner(height, draw.height), draw.corner(width, draw.width), height, width
 
 
 def _color_jitter(x: Tensor, draw: _Draw, jitter: Jitter) -> Tensor:

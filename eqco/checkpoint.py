@@ -104,10 +104,11 @@ class Checkpoints:
         return State(step, tensors, values)
 
 
+@dataclass
 class Stop:
     """Whether a signal has asked to stop, and which."""
 
-    asked_by: signal.Signals | None = None
+    asked_by: int | None = None
 
     def __bool__(self) -> bool:
         return self.asked_by is not None
@@ -116,7 +117,7 @@ class Stop:
         """The exception that ends a run whose state is saved."""
         assert self.asked_by is not None
         return Interrupted(
-            f"stopped by {self.asked_by.name} at step {step} of {steps}, saved: "
+            f"stopped by {signal.Signals(self.asked_by).name} at step {step} of {steps}, saved: "
             "the same command goes on from there"
         )
 
@@ -127,7 +128,7 @@ def stop_on_signals() -> Iterator[Stop]:
     stop = Stop()
 
     def ask(number: int, frame: FrameType | None) -> None:
-        stop.asked_by = signal.Signals(number)
+        stop.asked_by = number
 
     before = {number: signal.signal(number, ask) for number in SIGNALS}
     try:

@@ -1,14 +1,15 @@
 """``python -m eqco``: each step of a study as a command that can be used alone."""
 
-import statistics
+import os
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from eqco.errors import Diverged, InputError, Interrupted
+from eqco.errors import InputError, Interrupted
 from eqco.params import config_hash, load_study, schema
 
 # torch, torchvision, pandas and matplotlib are imported where they are used: they take seconds.
@@ -24,11 +25,25 @@ app = typer.Typer(
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="Study file, params/<study>.yaml")]
 DataFolder = Annotated[Path, typer.Option("--data", help="Folder of the packed dataset")]
 EncoderFile = Annotated[Path, typer.Option("--encoder", help="encoder.safetensors of the cell")]
+ResultsFolder = Annotated[
+    Path | None, typer.Option(help="Folder that holds cells/; results/<study> by default")
+]
 ResultFile = Annotated[Path, typer.Option("--out", help="JSON file to write the accuracies to")]
 Device = Annotated[
     str, typer.Option(help="cpu, cuda, cuda:1 …; auto takes a GPU of its own if there is one")
 ]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; results depend on it")]
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, help="CPU threads, of all ranks on a node together; results depend on it"),
+]
+Gpus = Annotated[
+    int,
+    typer.Option(
+        min=0, help="On each node, a rank for each: torchrun's, or srun's in a job of several nodes"
+    ),
+]
+PublishedFile = Annotated[Path, typer.Option(help="CSV file of published numbers")]
+PUBLISHED = Path("params", "published.csv")
 
 
 @app.command()
@@ -67,96 +82,36 @@ def pretrain(
         float,
         typer.Option(min=0, envvar="EQCO_CHECKPOINT_SECONDS", help="At least so long between two"),
     ] = 300,
+    gpus: Gpus = 1,
 ) -> None:
     """Train the encoder of one cell of the study's grid.
 
     SIGINT, SIGTERM, SIGUSR1 and SIGUSR2 save a checkpoint and end it with exit code 75: the same
     command goes on from there. A second process on the same cell waits for the first.
     """
-    from eqco.checkpoint import Checkpoints, stop_on_signals
-    from eqco.data import dataset_hash, read_manifest, verify
-    from eqco.files import sha256
     from eqco.grid import find
-    from eqco.lock import hold
-    from eqco.pretrain import pretrain as train
-    from eqco.provenance import peak_memory, provenance
-    from eqco.results import (
-        CONFIG,
-        ENCODER,
-        SUMMARY,
-        SavedEncoder,
-        is_finished,
-        publish,
-        save_encoder,
-        write_json,
-    )
 
     parsed = load_study(study)
     chosen = find(parsed, cell, str(study))
-    config = parsed.resolve(chosen)
-    made_by = {"config_hash": config_hash(config), "dataset": dataset_hash(read_manifest(data))}
-    if expect not in (None, made_by["config_hash"]):
+    found = config_hash(parsed.resolve(chosen))
+    if expect not in (None, found):
         raise InputError(
-            f"{study}: has changed since the grid was planned: {cell} is now "
-            f"{made_by['config_hash']}, not {expect}; start Snakemake again"
+            f"{study}: has changed since the grid was planned: {cell} is now {found}, not "
+            f"{expect}; start Snakemake again"
         )
-    epochs = parsed.pretrain.epochs
+    if _launched(gpus):
+        return
+    from eqco.run import run
 
-    def report(epoch: dict[str, Any]) -> None:
-        print(
-            f"epoch {epoch['epoch']:.0f}/{epochs}  loss {epoch['loss']:.4f}  "
-            f"W {epoch['weight']:.3f}  lr {epoch['lr']:.2e}  {epoch['images_per_s']:,.0f} images/s",
-            flush=True,
-        )
-
-    state = state or out / "state"
-    with hold(state / "lock", wait=True), stop_on_signals() as stop:
-        own = state / made_by["config_hash"]
-        if not is_finished(own, made_by):
-            checkpoints = Checkpoints(own, made_by)
-            where = _device(device, threads)
-            failed = None
-            try:
-                encoder, history = train(
-                    parsed,
-                    chosen,
-                    data,
-                    device=where,
-                    report=report,
-                    checkpoints=checkpoints,
-                    seconds_between_checkpoints=checkpoint_seconds,
-                    stop=stop,
-                )
-                tensors = encoder.state_dict()
-            except Diverged as error:  # a result like others: the grid goes on
-                failed, history, tensors = str(error), error.history, {}
-                print(f"failed: {failed}")
-            try:
-                verify(data, "train")  # it was mapped into memory, not copied
-            except InputError:
-                checkpoints.remove()
-                raise
-            rates = [e["images_per_s"] for e in history]
-            save_encoder(own / ENCODER, SavedEncoder(config, made_by["dataset"], tensors, failed))
-            write_json(own / CONFIG, config)
-            images = sum(e["images"] for e in history)
-            write_json(
-                own / SUMMARY,
-                {
-                    **made_by,
-                    "encoder": sha256(own / ENCODER),
-                    "images": images,
-                    "seconds": round(sum(e["images"] / e["images_per_s"] for e in history), 3),
-                    "images_per_s": round(statistics.median(rates or [0.0]), 1),
-                    "history": history,
-                    "peak_memory_mb": peak_memory(where),
-                    "failed": failed,
-                    "provenance": provenance(where),
-                },
-            )
-            if failed is None:
-                checkpoints.remove()
-        publish(own, out)
+    run(
+        parsed,
+        chosen,
+        data,
+        out,
+        state or out / "state",
+        device=_once(device, threads),
+        checkpoint_seconds=checkpoint_seconds,
+    )
 
 
 @app.command()
@@ -165,22 +120,25 @@ def linear_eval(
     encoder: EncoderFile,
     data: DataFolder,
     out: ResultFile,
+    state: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the state of a probe on views made anew; beside OUT"),
+    ] = None,
     device: Device = "auto",
     threads: Threads = None,
+    gpus: Gpus = 1,
 ) -> None:
-    """Rate a frozen encoder by linear probes: SGD as MoCo's, and L-BFGS."""
-    from eqco.evaluate import linear, linear_lbfgs
-    from eqco.results import settings_of
+    """Rate a frozen encoder by linear probes: SGD as MoCo's, and L-BFGS.
 
-    settings = load_study(study).evaluate
+    A probe on views made anew in each epoch is stopped and goes on as a pretraining.
+    """
+    parsed = load_study(study)
+    if _launched(gpus):
+        return
+    from eqco.run import evaluate_linear
 
-    def rate(features: Any, seed: int) -> dict[str, float]:
-        return {
-            "linear-lbfgs": linear_lbfgs(features, settings.linear_lbfgs),
-            **linear(features, settings.linear, seed),
-        }
-
-    _evaluate(encoder, data, out, settings_of(settings, "linear.json"), rate, device, threads)
+    where = _once(device, threads)
+    evaluate_linear(parsed, encoder, data, out, state or out.parent / "state", device=where)
 
 
 @app.command()
@@ -193,26 +151,16 @@ def knn_eval(
     threads: Threads = None,
 ) -> None:
     """Rate a frozen encoder by a weighted k-nearest-neighbour vote."""
-    from eqco.evaluate import knn
-    from eqco.results import settings_of
+    from eqco.run import evaluate_knn
 
-    settings = load_study(study).evaluate
-
-    def rate(features: Any, seed: int) -> dict[str, float]:
-        return {"knn": knn(features, settings.knn)}
-
-    _evaluate(encoder, data, out, settings_of(settings, "knn.json"), rate, device, threads)
+    evaluate_knn(load_study(study), encoder, data, out, device=_once(device, threads))
 
 
 @app.command()
 def table(
     study: StudyFile,
-    results: Annotated[
-        Path | None, typer.Option(help="Folder that holds cells/; results/<study> by default")
-    ] = None,
-    published: Annotated[Path, typer.Option(help="CSV file of published numbers")] = Path(
-        "params", "published.csv"
-    ),
+    results: ResultsFolder = None,
+    published: PublishedFile = PUBLISHED,
 ) -> None:
     """Gather a study's cells in table.csv, table.md, metrics.json, negatives.svg and .png."""
     from eqco import figures, tables
@@ -230,6 +178,53 @@ def table(
     figures.negatives(accuracies, parsed.study, folder / "negatives")
     write_json(folder / "provenance.json", gather(parsed, summaries))
     print(tables.markdown(rows), end="")
+
+
+@app.command("cells")
+def print_cells(study: StudyFile, results: ResultsFolder = None) -> None:
+    """Print the cells that are not finished, a path a line, for a loop without Snakemake."""
+    from eqco.grid import cells
+    from eqco.kept import finished
+
+    parsed = load_study(study)
+    done = finished(parsed, results or Path("results", parsed.study))
+    for path in cells(parsed, str(study)):
+        if path not in done:
+            print(path)
+
+
+@app.command()
+def keep(study: StudyFile, results: ResultsFolder = None) -> None:
+    """Write what the table needs of the finished cells to one file for git, cells.jsonl.
+
+    Where cells/ is gone, as in a clone, the table is made from that file.
+    """
+    from eqco import kept
+    from eqco.grid import cells
+
+    parsed = load_study(study)
+    folder = results or Path("results", parsed.study)
+    count = kept.keep(parsed, folder)
+    print(f"{folder / kept.KEPT}: {count} of {len(cells(parsed))} cells")
+
+
+@app.command()
+def report(
+    study: StudyFile,
+    results: ResultsFolder = None,
+    published: PublishedFile = PUBLISHED,
+) -> None:
+    """Write report.html: a study's charts, table, holes and provenance in one page.
+
+    Cells may be missing: they are holes in it.
+    """
+    from eqco.files import write
+    from eqco.report import report as page
+
+    parsed = load_study(study)
+    folder = results or Path("results", parsed.study)
+    write(folder / "report.html", page(parsed, folder, study, published))
+    print(folder / "report.html")
 
 
 @app.command()
@@ -297,17 +292,58 @@ def plan(
         print(f"{name:8} {line}")
 
 
+@app.command()
+def status(study: StudyFile, results: ResultsFolder = None) -> None:
+    """Tell which cells run and which failed, how many are done and wait, and the time left.
+
+    From the study's files alone: as well on a login node, while jobs run elsewhere.
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    from eqco import status as progress
+
+    parsed = load_study(study)
+    found = progress.status(parsed, results or Path("results", parsed.study), str(study))
+    console = Console(highlight=False, soft_wrap=True)
+    styles = {"running": "cyan", "failed": "red"}
+    for cell in found:
+        if cell.state in styles:
+            line = f"{cell.state:8} {cell.path}  {cell.told}"
+            console.print(Text(line, style=styles[cell.state]))
+    states = [cell.state for cell in found]
+    counts = ", ".join(f"{states.count(s)} {s}" for s in ("running", "failed", "waiting"))
+    console.print(Text(f"{states.count('done')} of {len(found)} cells done, {counts}"))
+    console.print(Text(progress.time_left(found)))
+
+
 @app.command("schema")
 def print_schema() -> None:
     """Print the JSON schema of a study file, as in params/schema.json."""
     print(schema(), end="")
 
 
+def _launched(gpus: int) -> bool:
+    """Run this command as several ranks where it is asked for, and come back when they are done."""
+    from eqco import distributed
+
+    several = gpus > 1 or distributed.nodes() > 1
+    if several and not distributed.is_rank():
+        distributed.launch(max(gpus, 1))
+        return True
+    return False
+
+
+def _once(name: str, threads: int | None) -> Callable[[], Any]:
+    """Gives the device; a GPU is claimed when it is asked for."""
+    return cache(lambda: _device(name, threads))
+
+
 def _device(name: str, threads: int | None) -> Any:
     import torch
 
     if threads:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(max(1, threads // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
     try:
         if name == "auto":
             return _own_gpu() if torch.cuda.is_available() else torch.device("cpu")
@@ -328,31 +364,6 @@ def _own_gpu() -> Any:
         return torch.device("cuda")
     names = [str(torch.cuda.get_device_properties(i).uuid) for i in several]
     return torch.device("cuda", gpus.claim(names))
-
-
-def _evaluate(
-    encoder: Path,
-    data: Path,
-    out: Path,
-    settings: dict[str, Any],
-    rate: Callable[[Any, int], dict[str, float]],
-    device: str,
-    threads: int | None,
-) -> None:
-    """Write what ``rate`` says of an encoder's features; nothing of one whose training failed."""
-    from eqco.evaluate import extract
-    from eqco.files import sha256
-    from eqco.results import read_encoder, write_json
-
-    where = _device(device, threads)
-    saved = read_encoder(encoder)
-    accuracies = {}
-    if saved.failed is None:
-        accuracies = rate(extract(saved, data, device=where), saved.config["cell"]["seed"])
-    identity = {"config_hash": config_hash(saved.config), "encoder": sha256(encoder)}
-    write_json(out, {**identity, "settings": settings, "accuracy": accuracies})
-    for protocol, accuracy in accuracies.items():
-        print(f"{protocol} {accuracy:.2f} %")
 
 
 def main() -> None:

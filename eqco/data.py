@@ -8,23 +8,23 @@ import gzip
 import hashlib
 import json
 import shutil
-import tarfile
 import tempfile
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from eqco import folders
 from eqco.errors import InputError
 from eqco.files import sha256, write
-from eqco.params import Digits, FashionMNIST, ImageFolder, canonical
+from eqco.params import Data, Digits, FashionMNIST, ImageFolder, JpegFolder, canonical
 
 if TYPE_CHECKING:
     import torch
+
+    from eqco.jpegs import Jpegs
 
 MANIFEST = "MANIFEST.json"
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
@@ -33,7 +33,6 @@ FASHION_MNIST_FILES = [
     for split in ("train", "t10k")
     for kind in ("images-idx3", "labels-idx1")
 ]
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"}
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class Packed:
     classes: list[str]
 
 
-def prepare(spec: Digits | FashionMNIST | ImageFolder, out: Path) -> None:
+def prepare(spec: Data, out: Path) -> None:
     """Pack a dataset into the folder ``out``.
 
     Raises:
@@ -53,32 +52,64 @@ def prepare(spec: Digits | FashionMNIST | ImageFolder, out: Path) -> None:
     """
     match spec:
         case Digits():
-            splits = _digits()
+            pack(_digits(), spec.name, out)
         case FashionMNIST():
-            splits = _fashion_mnist(spec.root, out)
+            pack(_fashion_mnist(spec.root, out), spec.name, out)
         case ImageFolder():
-            splits = _image_folder(Path(spec.path), spec.size)
-    pack(splits, spec.name, out)
+            pack(_image_folder(spec), spec.name, out)
+        case JpegFolder():
+            _pack_jpegs(spec, out)
 
 
 def pack(splits: dict[str, Packed], name: str, out: Path) -> None:
     """Write the splits ``train`` and ``test`` of a dataset, and its manifest, into a folder."""
     from safetensors.numpy import save
 
-    mean, std = channel_statistics(splits["train"].images)
-    manifest: dict[str, Any] = {
-        "name": name,
-        "classes": splits["train"].classes,
-        "mean": mean,
-        "std": std,
-        "splits": {},
-    }
     (out / MANIFEST).unlink(missing_ok=True)
+    shapes = {}
     for split, packed in splits.items():
+        write(
+            out / f"{split}.safetensors", save({"images": packed.images, "labels": packed.labels})
+        )
+        shapes[split] = list(packed.images.shape)
+    images = splits["train"].images
+    levels = [np.bincount(images[:, c].ravel(), minlength=256) for c in range(images.shape[1])]
+    _write_manifest(out, name, splits["train"].classes, np.stack(levels), shapes)
+
+
+def _pack_jpegs(spec: JpegFolder, out: Path) -> None:
+    from eqco import jpegs
+
+    (out / MANIFEST).unlink(missing_ok=True)
+    splits, classes = jpegs.pack(spec, out)
+    shapes = {name: [split.images, 3, None, None] for name, split in splits.items()}  # they vary
+    unreadable = {name: split.unreadable for name, split in splits.items()}
+    _write_manifest(
+        out, spec.name, classes, splits["train"].histogram, shapes, unreadable=unreadable
+    )
+    for files in unreadable.values():
+        for file in files:
+            print(f"{file}: is not a readable image, and left out")
+    count = sum(map(len, unreadable.values()))
+    print(f"{sum(split.images for split in splits.values()):,} images packed, {count} unreadable")
+
+
+def _write_manifest(
+    out: Path,
+    name: str,
+    classes: list[str],
+    histogram: np.ndarray,
+    shapes: dict[str, list[int | None]],
+    **more: Any,
+) -> None:
+    """Describe the splits in a folder; ``histogram`` (C, 256) is of the training images' levels."""
+    mean, std = channel_statistics(histogram)
+    manifest: dict[str, Any] = {"name": name, "classes": classes, "mean": mean, "std": std, **more}
+    manifest["splits"] = {}
+    for split, shape in shapes.items():
         path = out / f"{split}.safetensors"
-        write(path, save({"images": packed.images, "labels": packed.labels}))
         manifest["splits"][split] = {
-            "shape": list(packed.images.shape),
+            "shape": shape,
             "bytes": path.stat().st_size,
             "sha256": sha256(path),
         }
@@ -92,16 +123,15 @@ def _checksum(manifest: dict[str, Any]) -> str:
     return hashlib.sha256(canonical(rest).encode()).hexdigest()
 
 
-def channel_statistics(images: np.ndarray) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each channel of (M, C, H, W) uint8 images, in [0, 1].
+def channel_statistics(histogram: np.ndarray) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel, in [0, 1], from counts of its levels (C, 256).
 
-    Exact, from the 256-bin histogram, so nothing larger than the images is made. A constant
-    channel gets the standard deviation 1, to divide by.
+    Exact, and nothing larger than the images is made. A constant channel gets the standard
+    deviation 1, to divide by.
     """
     levels = np.arange(256) / 255
     means, stds = [], []
-    for channel in range(images.shape[1]):
-        counts = np.bincount(images[:, channel].ravel(), minlength=256)
+    for counts in histogram:
         mean = float(counts @ levels / counts.sum())
         std = float(np.sqrt(counts @ (levels - mean) ** 2 / counts.sum()))
         means.append(round(mean, 6))
@@ -135,7 +165,8 @@ def load(folder: Path, split: str, count: int | None = None) -> "dict[str, torch
         count: only the first so many images.
 
     Returns:
-        ``images`` (M, C, H, W) uint8 and ``labels`` (M,) int64.
+        ``images`` (M, C, H, W) uint8 and ``labels`` (M,) int64; of a folder kept as JPEG what
+        ``jpegs`` says.
 
     Raises:
         InputError: when the file is missing, or is not the one that the manifest describes.
@@ -144,6 +175,20 @@ def load(folder: Path, split: str, count: int | None = None) -> "dict[str, torch
 
     path = verify(folder, split)
     return {name: tensor[:count] for name, tensor in load_file(path).items()}
+
+
+def images_of(tensors: "dict[str, torch.Tensor]", spec: dict[str, Any]) -> "torch.Tensor | Jpegs":
+    """The images of a split that was loaded: (M, C, H, W) uint8, or JPEGs.
+
+    Args:
+        tensors: of ``load``.
+        spec: the values of a study's ``data``.
+    """
+    if "content" not in tensors:
+        return tensors["images"]
+    from eqco.jpegs import Jpegs
+
+    return Jpegs(tensors, spec["size"], spec["short_side"])
 
 
 def verify(folder: Path, split: str) -> Path:
@@ -224,50 +269,12 @@ def _from_torchvision(train: Any, folder: str) -> dict[str, Packed]:
     }
 
 
-def _image_folder(path: Path, size: int) -> dict[str, Packed]:
-    with _unpacked(path) as folder:
-        files = {split: _by_class(folder / split) for split in ("train", "test")}
-        classes = list(files["train"])
-        if list(files["test"]) != classes:
-            different = sorted(set(files["test"]) ^ set(classes))
-            raise InputError(f"{path}: train and test differ in their classes: {different}")
-        return {split: _decode(found, size, split) for split, found in files.items()}
-
-
-@contextmanager
-def _unpacked(path: Path) -> Iterator[Path]:
-    """The folder itself, or a temporary one with the content of a tar archive."""
-    if path.is_dir():
-        yield path
-        return
-    if not path.is_file():
-        raise InputError(f"{path}: data.path: is neither a folder nor a tar archive")
-    with tempfile.TemporaryDirectory(prefix="eqco-") as folder:
-        try:
-            with tarfile.open(path) as archive:
-                archive.extractall(folder, filter="data")
-        except (tarfile.TarError, EOFError, OSError) as error:
-            raise InputError(f"{path}: data.path: cannot be unpacked: {error}") from None
-        yield Path(folder)
-
-
-def _by_class(folder: Path) -> dict[str, list[Path]]:
-    if not folder.is_dir():
-        raise InputError(
-            f"{folder}: is missing; an image folder holds train/<class>/*.jpg and test/"
-        )
-    by_class = {
-        entry.name: sorted(f for f in entry.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES)
-        for entry in sorted(folder.iterdir())
-        if entry.is_dir()
-    }
-    if not by_class:
-        raise InputError(f"{folder}: has no class folders")
-    for name, files in by_class.items():
-        if not files:
-            allowed = " ".join(sorted(IMAGE_SUFFIXES))
-            raise InputError(f"{folder / name}: is a class without an image ({allowed})")
-    return by_class
+def _image_folder(spec: ImageFolder) -> dict[str, Packed]:
+    with folders.unpacked(Path(spec.path)) as folder:
+        return {
+            split: _decode(by_class, spec.size, split)
+            for split, by_class in folders.splits(folder, spec.images_per_class).items()
+        }
 
 
 def _decode(by_class: dict[str, list[Path]], size: int, split: str) -> Packed:

@@ -1,22 +1,28 @@
 """Evaluation of a frozen backbone: two linear protocols and weighted kNN.
 
-Every protocol works on features of the clean images, computed once with the backbone in eval mode.
-docs/protocols.md says how each differs from others' protocols of the same name.
+Protocols work on features of the clean images, computed once with the backbone in eval mode; the
+linear one of MoCo, where a study asks for it, on views made anew in each epoch. docs/protocols.md
+says how each differs from others' protocols of the same name.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eqco.augment import normalise
-from eqco.data import dataset_hash, load, read_manifest
+from eqco.checkpoint import Checkpoints, State, Stop
+from eqco.data import dataset_hash, images_of, load, read_manifest
+from eqco.distributed import from_first, gather, largest, rank
 from eqco.errors import InputError
+from eqco.jpegs import Centres, in_workers
 from eqco.networks import Encoder
 from eqco.params import KNN, Linear, LinearLBFGS, Network
 from eqco.results import SavedEncoder
+from eqco.views import Views
 
 
 @dataclass(frozen=True)
@@ -65,37 +71,133 @@ def linear_lbfgs(features: Features, params: LinearLBFGS) -> float:
 def linear(features: Features, params: Linear, seed: int) -> dict[str, float]:
     """A linear layer by SGD as in MoCo (arXiv 1911.05722, section 4.1), on fixed features.
 
-    Weights start at N(0, 0.01²) and the bias at 0; momentum 0.9, no weight decay, mini-batches in a
-    random order, the rate divided by ten at each of ``drops``. Layers for several rates are trained
-    side by side, on the same mini-batches; each is what it would be alone.
+    Mini-batches in a random order; see ``Probes``.
 
     Returns:
         Test accuracy in percent after the last epoch, of each of ``params.probes``.
     """
-    classes, device = features.classes, features.train.device
+    device = features.train.device
     generator = torch.Generator().manual_seed(seed)
-    # the bias is the weight of a feature that is always 1
-    train, test = (F.pad(x, (0, 1), value=1.0) for x in (features.train, features.test))
-    target = F.one_hot(features.train_labels, classes).to(train.dtype)  # (M, Y)
-    start = 0.01 * torch.randn(classes, train.shape[1] - 1, generator=generator)  # (Y, F)
-    weight = F.pad(start, (0, 1)).repeat(len(params.probes), 1).to(device)  # (R Y, F + 1)
-    velocity = torch.zeros_like(weight)
-    rates = torch.tensor(list(params.probes.values()), device=device)
-    rate = rates.repeat_interleave(classes)[:, None]  # (R Y, 1)
+    probes = Probes(params, features.train.shape[1], features.classes, generator, device)
+    train = with_one(features.train)  # (M, F + 1)
+    target = F.one_hot(features.train_labels, features.classes).to(train.dtype)  # (M, Y)
     for epoch in range(params.epochs):
-        rate = rate * 0.1 ** params.drops.count(epoch)
         order = torch.randperm(len(train), generator=generator).to(device)
         batches = (x[order].split(params.batch) for x in (train, target))
         for x, y in zip(*batches, strict=True):  # (B, F + 1), (B, Y)
-            scores = (x @ weight.T).view(len(x), -1, classes)  # (B, R, Y)
-            error = scores.softmax(dim=2).sub_(y[:, None])  # the gradient of the cross-entropy
-            velocity.mul_(0.9).addmm_(error.flatten(1).T, x, alpha=1 / len(x))
-            weight.addcmul_(velocity, rate, value=-1)
-    scores = (test @ weight.T).view(len(test), -1, classes).transpose(0, 1)  # (R, M, Y)
-    return {
-        name: accuracy(score, features.test_labels)
-        for name, score in zip(params.probes, scores, strict=True)
-    }
+            probes.step(x, y, epoch)
+    return probes.accuracies(features)
+
+
+@torch.no_grad()
+def linear_on_views(
+    backbone: nn.Module,
+    views: Views,
+    features: Features,
+    params: Linear,
+    seed: int,
+    checkpoints: Checkpoints | None = None,
+    stop: Stop | None = None,
+) -> dict[str, float]:
+    """As ``linear``, on features of views that are made anew in each epoch, as MoCo's own.
+
+    Of several ranks each takes its share of a mini-batch through the backbone. The last, smaller
+    mini-batch of an epoch is dropped.
+
+    Args:
+        backbone: frozen.
+        views: one of each image, for all epochs.
+        features: of which those of the test images are read.
+        params: the protocol.
+        seed: of the layers' weights.
+        checkpoints: to go on from, and to write to when ``stop`` is set and after every epoch.
+        stop: looked at after each step.
+
+    Raises:
+        Interrupted: when ``stop`` was set and the state is saved.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    device = features.test.device
+    probes = Probes(params, features.test.shape[1], features.classes, generator, device)
+    labels = views.labels.to(device)
+    first = rank() == 0
+    state = from_first(checkpoints.load() if checkpoints and first else None)
+    begin = state.step if state else 0
+    if state:
+        probes.weight, probes.velocity = (state.tensors[n].to(device) for n in probes.NAMES)
+    for step in range(begin, views.steps):
+        (view,) = views(step)  # (n, C, H, W)
+        target = F.one_hot(labels[views.visit(step).to(device)], features.classes)  # (B, Y)
+        x = gather(backbone(view))  # (B, F)
+        epoch, remaining = divmod(step + 1, views.steps_per_epoch)
+        probes.step(with_one(x), target.to(x.dtype), step // views.steps_per_epoch)
+        if first and remaining == 0:
+            print(f"linear: epoch {epoch}/{params.epochs}", flush=True)
+        (asked,) = largest(stop.asked_by or 0 if stop else 0)
+        if checkpoints and (asked or remaining == 0):
+            if first:
+                tensors = {name: getattr(probes, name) for name in probes.NAMES}
+                checkpoints.save(State(step + 1, tensors, {}))
+            if asked:
+                raise Stop(asked).now(step + 1, views.steps)
+    if checkpoints and first:
+        checkpoints.remove()
+    return probes.accuracies(features)
+
+
+class Probes:
+    """Linear layers for several learning rates, trained side by side on the same mini-batches.
+
+    Each is what it would be alone. Weights start at N(0, 0.01²) and the bias, the weight of a
+    feature that is always 1, at 0; momentum 0.9, no weight decay, the rate divided by ten at each
+    of ``drops``.
+    """
+
+    NAMES = ("weight", "velocity")
+
+    def __init__(
+        self,
+        params: Linear,
+        width: int,
+        classes: int,
+        generator: torch.Generator,
+        device: torch.device,
+    ) -> None:
+        self.params, self.classes = params, classes
+        start = 0.01 * torch.randn(classes, width, generator=generator)  # (Y, F)
+        self.weight = with_zero(start).repeat(len(params.probes), 1).to(device)  # (R Y, F + 1)
+        self.velocity = torch.zeros_like(self.weight)
+        rates = torch.tensor(list(params.probes.values()), device=device)
+        self.rate = rates.repeat_interleave(classes)[:, None]  # (R Y, 1)
+
+    def step(self, x: Tensor, y: Tensor, epoch: int) -> None:
+        """Learn from features with their 1 (B, F + 1) and one-hot labels (B, Y)."""
+        rate = self.rate
+        for _ in range(sum(drop <= epoch for drop in self.params.drops)):
+            rate = rate * 0.1
+        scores = (x @ self.weight.T).view(len(x), -1, self.classes)  # (B, R, Y)
+        error = scores.softmax(dim=2).sub_(y[:, None])  # the gradient of the cross-entropy
+        self.velocity.mul_(0.9).addmm_(error.flatten(1).T, x, alpha=1 / len(x))
+        self.weight.addcmul_(self.velocity, rate, value=-1)
+
+    def accuracies(self, features: Features) -> dict[str, float]:
+        """Test accuracy in percent of each of ``params.probes``."""
+        test = with_one(features.test)
+        scores = (test @ self.weight.T).view(len(test), -1, self.classes).transpose(0, 1)
+        return {
+            name: accuracy(score, features.test_labels)  # (M, Y)
+            for name, score in zip(self.params.probes, scores, strict=True)
+        }
+
+
+def with_one(x: Tensor) -> Tensor:
+    """(B, F + 1) of (B, F), for the bias."""
+    return F.pad(x, (0, 1), value=1.0)
+
+
+def with_zero(x: Tensor) -> Tensor:
+    """(B, F + 1) of (B, F), for the bias' start."""
+    return F.pad(x, (0, 1))
 
 
 def knn(features: Features, params: KNN, chunk: int = 1024) -> float:
@@ -123,6 +225,21 @@ def accuracy(scores: Tensor, labels: Tensor) -> float:
     return 100 * float((scores.argmax(dim=1) == labels).double().mean())
 
 
+def frozen_backbone(saved: SavedEncoder, channels: int) -> nn.Module:
+    """The backbone of a saved encoder in eval mode, without gradients."""
+    network = Network.model_validate(saved.config["network"])
+    encoder = Encoder(network, channels)
+    encoder.load_state_dict(saved.tensors)
+    backbone = encoder.backbone.eval().requires_grad_(False)
+    return backbone.to(memory_format=torch.channels_last)
+
+
+def check_unchanged(backbone: nn.Module, saved: SavedEncoder) -> None:
+    """Raise AssertionError when a parameter or a buffer is not what was saved."""
+    for name, tensor in backbone.state_dict().items():
+        assert torch.equal(tensor.cpu(), saved.tensors[f"backbone.{name}"]), f"{name} has changed"
+
+
 def extract(saved: SavedEncoder, data: Path, *, device: torch.device) -> Features:
     """Features of the clean images of both splits, by the backbone in eval mode.
 
@@ -137,27 +254,28 @@ def extract(saved: SavedEncoder, data: Path, *, device: torch.device) -> Feature
         "train": load(data, "train", study_data.get("train_images")),
         "test": load(data, "test"),
     }
-    network = Network.model_validate(saved.config["network"])
-    encoder = Encoder(network, channels=splits["train"]["images"].shape[1])
-    encoder.load_state_dict(saved.tensors)
-    backbone = encoder.backbone.to(device).eval().requires_grad_(False)
-    backbone.to(memory_format=torch.channels_last)
+    backbone = frozen_backbone(saved, channels=len(manifest["mean"])).to(device)
     mean, std = (torch.tensor(manifest[name], device=device) for name in ("mean", "std"))
 
-    def features(images: Tensor) -> Tensor:
+    def features(split: str) -> Tensor:
+        images = images_of(splits[split], study_data)
+        batches: Iterable[Tensor]
+        if isinstance(images, Tensor):
+            batches = images.split(1024)
+        else:
+            centres = Centres(images, batch=256)
+            batches = in_workers(centres, range(len(centres)), device)
         parts = [
-            backbone(normalise(batch.to(device).float() / 255, mean, std))
-            for batch in images.split(1024)
+            backbone(normalise(batch.to(device).float() / 255, mean, std)) for batch in batches
         ]
         return torch.cat(parts)  # (M, F)
 
     extracted = Features(
-        train=features(splits["train"]["images"]),
+        train=features("train"),
         train_labels=splits["train"]["labels"].to(device),
-        test=features(splits["test"]["images"]),
+        test=features("test"),
         test_labels=splits["test"]["labels"].to(device),
         classes=len(manifest["classes"]),
     )
-    for name, tensor in backbone.state_dict().items():
-        assert torch.equal(tensor.cpu(), saved.tensors[f"backbone.{name}"]), f"{name} has changed"
+    check_unchanged(backbone, saved)
     return extracted

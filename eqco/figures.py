@@ -1,6 +1,7 @@
 """Accuracy, gradient and bound against the number of negatives, as figures."""
 
 from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 NAMES = {"0": "InfoNCE (m = 0)", "eqco": "EqCo (m = τ log α/K)", "inf": "DCL (m = ∞)"}
-# Okabe and Ito's colours, told apart by the colour-blind, and a marker each
-COLORS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-MARKERS = "os^Dv<>PX"  # two more than colours: nine lines and more stay apart
+# Okabe and Ito's colours, told apart by the colour-blind, and grey; a marker each
+COLORS = (
+    *("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"),
+    *("#999999", "#f0e442"),
+)
+MARKERS = "os^Dv<>PX*"  # one more than colours: ten lines and more stay apart
 # equal inputs give equal bytes: no random ids, and no date where a figure is saved
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "eqco",
@@ -32,17 +36,18 @@ def negatives(accuracies: pd.DataFrame, title: str, stem: Path) -> None:
     """Draw linear accuracy against K, one line a margin or loss, to ``stem``.svg and ``stem``.png.
 
     Points are means over the seeds, bars one sample standard deviation. A panel a protocol and
-    method; lines are told apart by α, τ, batch and learning rate too where the study has several.
+    method; lines are told apart by α, τ, batch and learning rate too where a method has several.
 
     Args:
         accuracies: as from ``tables.read_study``.
         title: above the figure.
         stem: path without a suffix.
     """
-    rows = accuracies.assign(line=_lines(accuracies))
+    rows = accuracies.assign(line=lines_of(accuracies))
     methods, lines = list(rows["method"].unique()), list(rows["line"].unique())
     protocols = [name for name in rows["protocol"].unique() if name != "knn"]
     panels = [(method, protocol) for method in methods for protocol in protocols]
+    aside = aside_of(lines, ticks_of(rows))
     # one method: its protocols side by side; several: a row each
     height, width = max(len(methods), 1), len(protocols)
     size = (4 * width, 1.2 + 2.6 * height)
@@ -62,9 +67,8 @@ def negatives(accuracies: pd.DataFrame, title: str, stem: Path) -> None:
                 # a configuration of which a seed failed is a gap, as in the table
                 points = panel[panel["line"] == line].groupby("negatives")["accuracy"]
                 whole = points.mean(skipna=False)
-                aside = 2 ** (0.06 * (i - (len(lines) - 1) / 2))  # bars stand side by side
                 axis.errorbar(
-                    whole.index * aside,
+                    whole.index * aside[line],
                     whole,
                     yerr=points.std().fillna(0),
                     label=line,
@@ -124,9 +128,24 @@ def theory(curves: pd.DataFrame, title: str, stem: Path) -> None:
 
 def _k_axis(axis: Axes, rows: pd.DataFrame) -> None:
     axis.set_xscale("log", base=2)
-    ticks = sorted(rows["negatives"].unique())
+    ticks = ticks_of(rows)
     axis.set_xticks(ticks, [str(k) for k in ticks])
     axis.minorticks_off()
+
+
+def ticks_of(rows: pd.DataFrame) -> list[int]:
+    """Every K but those too near to the one before, as 256 to 255, to be written beside it."""
+    ticks: list[int] = []
+    for k in sorted(rows["negatives"].unique()):
+        if not ticks or k > 1.2 * ticks[-1]:
+            ticks.append(k)
+    return ticks
+
+
+def aside_of(lines: list[str], ticks: list[int]) -> dict[str, float]:
+    """What each line's K are multiplied by, so that bars stand side by side."""
+    apart = min((b / a for a, b in pairwise(ticks)), default=4) ** 0.03
+    return {line: apart ** (i - (len(lines) - 1) / 2) for i, line in enumerate(lines)}
 
 
 def _finish(figure: Figure, axes: Any, title: str) -> None:
@@ -143,14 +162,17 @@ def _save(figure: Figure, stem: Path) -> None:
     plt.close(figure)
 
 
-def _lines(accuracies: pd.DataFrame) -> list[str]:
+def lines_of(accuracies: pd.DataFrame) -> list[str]:
     """The name of the line that each row belongs to."""
+    # What goes with K, as the batch may, does not tell lines apart.
+    at_a_point = accuracies.groupby(["method", "negatives"])
     varying = [
         name
         for name in ("temperature", "batch", "lr")
-        if name in accuracies and accuracies[name].nunique() > 1
+        if name in accuracies and at_a_point[name].nunique().max() > 1
     ]
-    several_alphas = accuracies.loc[accuracies["margin"] == "eqco", "alpha"].nunique() > 1
+    eqco = accuracies[accuracies["margin"] == "eqco"]
+    several_alphas = eqco.groupby("method")["alpha"].nunique().max() > 1
     names = []
     for row in accuracies.to_dict("records"):
         margin = row["margin"]

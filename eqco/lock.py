@@ -55,6 +55,24 @@ def hold(path: Path, *, wait: bool) -> Iterator[None]:
         yield
 
 
+def is_held(path: Path) -> bool:
+    """Whether a process holds the lock on ``path``, a file, as far as ``flock`` tells here.
+
+    It is asked for a moment with a shared lock: an owner who comes in it waits, if it waits at all.
+    """
+    with path.open(encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def owner_is_here(path: Path) -> bool:
+    """Whether the last owner of the lock on ``path`` was a process of this machine."""
+    return path.read_text(encoding="utf-8").strip().endswith(f" on {socket.gethostname()}")
+
+
 def _sign(file: IO[str]) -> IO[str]:
     """Write the owner's name, for whoever finds the lock held."""
     file.truncate(0)

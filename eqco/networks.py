@@ -8,6 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from eqco.distributed import batch_norm, ranks
+from eqco.errors import InputError
 from eqco.params import Network
 
 
@@ -29,15 +31,25 @@ class Encoder(nn.Module):
         super().__init__()
         self.precision = torch.float32
         self.groups = network.batch_norm_groups
-        norm = (
-            partial(GroupedBatchNorm2d, groups=self.groups) if self.groups > 1 else nn.BatchNorm2d
-        )
+        norm = self._norm()
         if network.backbone == "conv5":
             self.backbone, features = conv5(channels, network.stride, norm), 256
         else:
             self.backbone, features = resnet(network.backbone, channels, network.stem, norm)
         self.hidden, self.dim = network.projector[0], network.projector[-1]
-        self.projector = projector([features, *network.projector], network.projector_norm)
+        plain = batch_norm() if ranks() > 1 else nn.BatchNorm1d
+        self.projector = projector([features, *network.projector], network.projector_norm, plain)
+
+    def _norm(self) -> type[nn.Module] | partial:
+        """The backbone's batch norm: over the whole batch, or over groups, shared by the ranks."""
+        if self.groups == 1:
+            return batch_norm() if ranks() > 1 else nn.BatchNorm2d
+        own, left = divmod(self.groups, ranks())
+        if left:
+            raise InputError(
+                f"network.batch_norm_groups: {self.groups}: must be a multiple of {ranks()} ranks"
+            )
+        return partial(GroupedBatchNorm2d, groups=own)
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) to embeddings (B, D), not normalised."""
@@ -129,19 +141,24 @@ def resnet(
     return network, features
 
 
-def projector(widths: Sequence[int], norm: Literal["all", "hidden", "none"]) -> nn.Sequential:
+def projector(
+    widths: Sequence[int],
+    norm: Literal["all", "hidden", "none"],
+    layer: type[nn.Module] = nn.BatchNorm1d,
+) -> nn.Sequential:
     """Linear layers with ReLU between them, (B, widths[0]) to (B, widths[-1]).
 
     Args:
         widths: of the input, the hidden layers and the output.
         norm: batch norm after all layers (SiMo, SimCLR, NNCLR), after the hidden ones, or after
             none (MoCo v2, SimCo). A layer has a bias where no batch norm follows.
+        layer: makes a batch norm from a number of features.
     """
     layers: list[nn.Module] = []
     for i, (before, after) in enumerate(pairwise(widths)):
         last = i == len(widths) - 2
         normed = norm == "all" or (norm == "hidden" and not last)
         layers.append(nn.Linear(before, after, bias=not normed))
-        layers += [nn.BatchNorm1d(after)] if normed else []
+        layers += [layer(after)] if normed else []
         layers += [] if last else [nn.ReLU(inplace=True)]
     return nn.Sequential(*layers)

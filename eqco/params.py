@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import (
@@ -98,6 +98,8 @@ class Digits(Section):
     """scikit-learn's 1,797 scanned digits, 8 x 8 grey; 1,297 train and 500 test."""
 
     kind: Literal["digits"]
+    channels: ClassVar[int] = 1
+    size: ClassVar[int] = 8
 
     @property
     def name(self) -> str:
@@ -114,6 +116,8 @@ class FashionMNIST(Section):
     """Fashion-MNIST, 28 x 28 grey, 60,000 + 10,000."""
 
     kind: Literal["fashion-mnist"]
+    channels: ClassVar[int] = 1
+    size: ClassVar[int] = 28
     root: str | None = Field(
         None,
         description="folder that holds the four *-ubyte.gz files; without it Debian's package "
@@ -138,10 +142,16 @@ class ImageFolder(Section):
     """Any folder of ``train/<class>/*`` and ``test/<class>/*`` images, packed as RGB."""
 
     kind: Literal["image-folder"]
+    channels: ClassVar[int] = 3
     name: Name = Field(description="the folder under data/, and the name in tables")
     path: str = Field(description="folder that holds train/ and test/, or a tar archive of it")
     size: Annotated[int, Field(ge=4, le=1024)] = Field(
         description="pixels: images are resized to this short side and centre-cropped"
+    )
+    images_per_class: Count | None = Field(
+        None,
+        description="use the first so many images of each class",
+        exclude_if=lambda count: count is None,  # what results were made by before it was
     )
 
     @property
@@ -150,7 +160,38 @@ class ImageFolder(Section):
         return None
 
 
-Data = Annotated[Digits | FashionMNIST | ImageFolder, Field(discriminator="kind")]
+class JpegFolder(Section):
+    """A folder as ``ImageFolder``'s, kept as JPEG: for more images than memory holds."""
+
+    kind: Literal["jpeg-folder"]
+    channels: ClassVar[int] = 3
+    name: Name = Field(description="the folder under data/, and the name in tables")
+    path: str = Field(description="folder that holds train/ and test/ or val/, or a tar archive")
+    short_side: Annotated[int, Field(ge=8, le=4096)] = Field(
+        256, description="pixels: larger images are packed with this short side"
+    )
+    size: Annotated[int, Field(ge=4, le=1024)] = Field(
+        224, description="pixels of views, and of the centre that is evaluated"
+    )
+    images_per_class: Count | None = Field(
+        None,
+        description="use the first so many images of each class",
+        exclude_if=lambda count: count is None,  # what results were made by before it was
+    )
+
+    @property
+    def train_size(self) -> int | None:
+        """Training images, where the study file alone tells."""
+        return None
+
+    @model_validator(mode="after")
+    def _inside(self) -> "JpegFolder":
+        if self.size > self.short_side:
+            _refuse("size", self.size, f"must be at most short_side, {self.short_side}")
+        return self
+
+
+Data = Annotated[Digits | FashionMNIST | ImageFolder | JpegFolder, Field(discriminator="kind")]
 
 
 class Jitter(Section):
@@ -245,6 +286,11 @@ class Pretrain(Section):
     queue: Count | None = Field(
         None, description="length of moco's queue, K without it, or of nnclr's support set"
     )
+    accumulate: Count = Field(
+        1,
+        description="parts that a batch is taken in, for want of memory; for moco alone",
+        exclude_if=lambda parts: parts == 1,  # what results were made by before it was
+    )
 
 
 class LinearLBFGS(Section):
@@ -264,6 +310,11 @@ class Linear(Section):
     epochs: Count = 100
     batch: Count = 256
     drops: list[Count] = Field([60, 80], description="epochs at which the rate falls to a tenth")
+    augment: Augment | None = Field(
+        None,
+        description="train on views made anew in each epoch, as MoCo's; else on clean images",
+        exclude_if=lambda augment: augment is None,  # what results were rated by before it was
+    )
 
     @property
     def probes(self) -> dict[str, float]:
@@ -281,14 +332,14 @@ class KNN(Section):
 class Evaluate(Section):
     """The protocols; docs/protocols.md defines each."""
 
-    linear_lbfgs: LinearLBFGS = LinearLBFGS()
+    linear_lbfgs: LinearLBFGS | None = LinearLBFGS()  # none where the data is too large for it
     linear: Linear = Linear()
     knn: KNN = KNN()
 
     @property
     def protocols(self) -> list[str]:
         """The names of what a cell is rated by."""
-        return ["linear-lbfgs", *self.linear.probes, "knn"]
+        return ["linear-lbfgs"] * bool(self.linear_lbfgs) + [*self.linear.probes, "knn"]
 
 
 class LossSettings(Section):
@@ -361,8 +412,10 @@ class Study(Section):
             for key, batch in batches or [("pretrain.batch", recipe.batch)]:
                 if images is not None and batch > images:
                     _refuse(key, batch, f"the data has {images} training images")
-                if batch % groups:
-                    _refuse(key, batch, f"must be a multiple of batch_norm_groups, {groups}")
+                if batch % (groups * recipe.accumulate):
+                    parts = "batch_norm_groups" + " x accumulate" * (recipe.accumulate > 1)
+                    multiple = groups * recipe.accumulate
+                    _refuse(key, batch, f"must be a multiple of {parts}, {multiple}")
                 for i, k in enumerate(block.negatives):
                     for method in block.methods:
                         most = METHODS[method].candidates(batch, recipe.queue)
@@ -375,6 +428,14 @@ class Study(Section):
                 if recipe.symmetric and not METHODS[method].symmetric:
                     able = ", ".join(name for name, entry in METHODS.items() if entry.symmetric)
                     _refuse(key, method, f"pretrain.symmetric is a choice of {able} alone")
+                if recipe.accumulate > 1 and METHODS[method].in_batch:
+                    _refuse(
+                        "pretrain.accumulate",
+                        recipe.accumulate,
+                        f"{method} draws its negatives from the batch, and parts of it would have "
+                        "fewer of them: take more GPUs, pretrain.precision: bfloat16 or a smaller "
+                        "pretrain.batch; moco alone, with its queue, can take a batch in parts",
+                    )
                 if method == "nnclr" and not recipe.queue:
                     _refuse(key, method, "needs pretrain.queue, the length of its support set")
             for i, loss in enumerate(block.losses or []):
@@ -442,7 +503,10 @@ def load_study(path: Path) -> Study:
 
 
 def _line(error: ErrorDetails) -> str:
-    tags = {"digits", "fashion-mnist", "image-folder", "float", "literal['eqco']"}
+    tags = {
+        *("digits", "fashion-mnist", "image-folder", "jpeg-folder"),
+        *("float", "literal['eqco']"),
+    }
     key = ".".join(str(part) for part in error["loc"] if part not in tags)
     message = error["msg"][:1].lower() + error["msg"][1:]
     if error["type"] == "missing":

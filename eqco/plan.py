@@ -6,10 +6,14 @@ from pathlib import Path
 import torch
 
 from eqco.grid import cells
+from eqco.memory import estimate, gradient_passes
 from eqco.methods import METHODS
 from eqco.networks import Encoder
-from eqco.params import Cell, ImageFolder, Study
+from eqco.params import Cell, ImageFolder, JpegFolder, Study
 from eqco.results import EVALUATIONS, read_json
+
+GPUS = (1, 2, 4, 8)
+BYTES_PER_PIXEL = 0.33  # of a JPEG of quality 90: 28.6 kB for 256 x 341 pixels
 
 
 def forward_units(method: str, symmetric: bool) -> int:
@@ -18,9 +22,8 @@ def forward_units(method: str, symmetric: bool) -> int:
     With momentum a query goes forward and back and its key forward, 4; where both views are both,
     8. Without momentum both views go forward and back, 6.
     """
-    if not METHODS[method].momentum:
-        return 6
-    return 8 if symmetric else 4
+    keys = 1 + symmetric if METHODS[method].momentum else 0
+    return 3 * gradient_passes(method, symmetric) + keys
 
 
 def plan(study: Study, images: int, results: Path, speeds: Path) -> list[tuple[str, str]]:
@@ -36,8 +39,7 @@ def plan(study: Study, images: int, results: Path, speeds: Path) -> list[tuple[s
     pairs = [recipe.epochs * (images // cell.batch) * cell.batch for cell in grid]
     units = [forward_units(cell.method, recipe.symmetric) for cell in grid]
     work = sum(n * unit for n, unit in zip(pairs, units, strict=True))
-    folder = isinstance(study.data, ImageFolder)
-    sizes = [_bytes(study, cell, channels=3 if folder else 1) for cell in grid]
+    sizes = [_bytes(study, cell) for cell in grid]
     encoders, checkpoint = sum(size for size, _ in sizes), max(size for _, size in sizes)
     lines = [
         ("cells", f"{len(grid):,}, each a training and {len(EVALUATIONS)} evaluations"),
@@ -47,13 +49,26 @@ def plan(study: Study, images: int, results: Path, speeds: Path) -> list[tuple[s
     if file.exists():
         hours = sum(pairs) / read_json(file)["pretrain"]["median_images_per_s"] / 3600
         lines.append(("training", f"{hours:,.1f} hours for one cell after the other, by {file}"))
-    for row in _known(speeds, study):
-        hours = work / (float(row["pairs_per_s"]) * float(row["forward_units"])) / 3600
-        lines.append(("training", f"{hours:,.1f} hours on {row['hardware']}, by {row['source']}"))
-    if lines[-1][0] != "training":
+    probe = study.evaluate.linear
+    probing = len(grid) * probe.epochs * images if probe.augment else 0
+    known = _known(speeds, study)
+    for name, amount in (("training", work), ("probing", probing)):
+        for row in known if amount else []:
+            hours = amount / (float(row["pairs_per_s"]) * float(row["forward_units"])) / 3600
+            lines.append((name, f"{hours:,.1f} hours on {row['hardware']}, by {row['source']}"))
+    if not any(name == "training" for name, _ in lines):
         lines.append(("training", f"hours not known: {speeds} has no speed of such a network"))
+    needed = [
+        f"{max(estimate(study, cell, ranks) for cell in grid) / 1e9:,.1f} GB on each of {ranks}"
+        for ranks in GPUS
+        if all(cell.batch % ranks == 0 for cell in grid)
+    ]
+    lines.append(("memory", f"a step needs at least {', '.join(needed)} GPUs"))
     if isinstance(study.data, ImageFolder):
         lines.append(("storage", f"{images * 3 * study.data.size**2 / 1e9:,.1f} GB of images"))
+    if isinstance(study.data, JpegFolder):
+        size = images * BYTES_PER_PIXEL * 4 / 3 * study.data.short_side**2
+        lines.append(("storage", f"{size / 1e9:,.0f} GB of JPEGs, about"))
     kept = f"{encoders / 1e9:,.2f} GB of encoders"
     running = f"{2 * checkpoint / 1e6:,.0f} MB of checkpoints for each cell that runs"
     lines.append(("storage", f"{kept}, {running}"))
@@ -62,17 +77,16 @@ def plan(study: Study, images: int, results: Path, speeds: Path) -> list[tuple[s
 
 
 def _known(speeds: Path, study: Study) -> list[dict[str, str]]:
-    size = getattr(study.data, "size", None)
     with speeds.open(encoding="utf-8", newline="") as opened:
         rows = list(csv.DictReader(opened))
-    named = (study.network.backbone, str(size))
+    named = (study.network.backbone, str(study.data.size))
     return [row for row in rows if (row["backbone"], row["size"]) == named]
 
 
-def _bytes(study: Study, cell: Cell, channels: int) -> tuple[int, int]:
+def _bytes(study: Study, cell: Cell) -> tuple[int, int]:
     """Of a cell's encoder, and of one of its checkpoints."""
     with torch.device("meta"):  # sizes without memory
-        encoder = Encoder(study.network, channels)
+        encoder = Encoder(study.network, study.data.channels)
         method = METHODS[cell.method].build(encoder, cell, study.pretrain)
     momentum = [parameter for parameter in method.parameters() if parameter.requires_grad]
     state = [*method.state_dict().values(), *momentum]

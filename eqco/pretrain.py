@@ -10,6 +10,7 @@ import torch
 
 from eqco.checkpoint import Checkpoints, State, Stop
 from eqco.diagnostics import NAMES, bound
+from eqco.distributed import average_statistics, from_first, largest, rank, ranks
 from eqco.errors import Diverged
 from eqco.networks import Encoder
 from eqco.params import Cell, Study
@@ -51,13 +52,21 @@ def pretrain(
         Interrupted: when ``stop`` was set and the state is saved.
     """
     training = Training(study, cell, data, device)
+    first = rank() == 0  # reads and writes for all ranks
     history: list[dict[str, Any]] = []
     total = torch.zeros((), device=device)  # of the epoch's losses
     finite = torch.zeros((), dtype=torch.long, device=device)  # the epoch's steps until total isn't
     seconds = 0.0  # of the epoch, before this process
-    state = checkpoints.load() if checkpoints else None
+    state = from_first(checkpoints.load() if checkpoints and first else None)
     if state is not None:
         history, seconds = state.values["history"], state.values["seconds"]
+        before = state.values.get("ranks", 1)
+        if first and before != ranks():
+            print(
+                f"goes on with {ranks()} ranks after step {state.step}, which {before} made: "
+                f"the batch stays {cell.batch}, {cell.batch // ranks()} a rank",
+                flush=True,
+            )
         total, finite = (state.tensors[name].to(device) for name in ("total", "finite"))
         training.restore(state.step, state.tensors)
     start = saved = time.perf_counter()
@@ -74,9 +83,12 @@ def pretrain(
     def save() -> None:
         assert checkpoints
         check_finite()
-        values = {"history": history, "seconds": seconds + time.perf_counter() - start}
-        tensors = {"total": total, "finite": finite, **training.tensors()}
-        checkpoints.save(State(training.step, tensors, values))
+        average_statistics(training.method)
+        if first:
+            spent = seconds + time.perf_counter() - start
+            values = {"history": history, "seconds": spent, "ranks": ranks()}
+            tensors = {"total": total, "finite": finite, **training.tensors()}
+            checkpoints.save(State(training.step, tensors, values))
 
     while training.step < training.steps:
         total += training.advance()
@@ -97,15 +109,18 @@ def pretrain(
                     "images_per_s": images / (seconds + time.perf_counter() - start),
                 }
             )
-            report(history[-1])
+            if first:
+                report(history[-1])
             start, seconds = time.perf_counter(), 0.0
             total.zero_()
             finite.zero_()
         if checkpoints and training.step < training.steps:
-            if stop:
-                save()
-                raise stop.now(training.step, training.steps)
-            if time.perf_counter() - saved > seconds_between_checkpoints:
+            late = int(time.perf_counter() - saved > seconds_between_checkpoints)
+            asked, late = largest(stop.asked_by or 0 if stop else 0, late)
+            if asked or late:
                 save()
                 saved = time.perf_counter()
+            if asked:
+                raise Stop(asked).now(training.step, training.steps)
+    average_statistics(training.method)
     return training.encoder, history

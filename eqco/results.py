@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 ENCODER, CONFIG, SUMMARY = "encoder.safetensors", "config.json", "pretrain.json"
 MADE_BY = "made_by"
 EVALUATIONS = {"linear.json": {"linear", "linear_lbfgs"}, "knn.json": {"knn"}}  # settings they read
+FILES = (SUMMARY, *EVALUATIONS)  # of a cell, that its table reads
+Files = dict[str, dict[str, Any]]  # what they hold, by their names
 
 
 @dataclass(frozen=True)
@@ -107,8 +109,13 @@ def settings_of(evaluate: Evaluate, name: str) -> dict[str, Any]:
     return evaluate.model_dump(mode="json", include=EVALUATIONS[name])
 
 
+def read_files(folder: Path) -> Files:
+    """What the table reads of a cell; raises InputError where a file is missing or damaged."""
+    return {name: read_json(folder / name) for name in FILES}
+
+
 def read_cell(
-    folder: Path, config: dict[str, Any], evaluate: Evaluate
+    folder: Path, config: dict[str, Any], evaluate: Evaluate, kept: Files | None = None
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """The summary of a cell's pretraining, and its accuracies (percent) by protocol.
 
@@ -118,24 +125,39 @@ def read_cell(
         folder: of the cell.
         config: the configuration that the study resolves to for it.
         evaluate: the study's settings of the evaluations.
+        kept: of ``kept.stand_ins``, in place of the folder.
 
     Raises:
         InputError: when a file is missing, or does not belong to this configuration, or an
             evaluation rates another encoder than the cell's.
     """
-    summary = read_json(folder / SUMMARY)
+    files = kept or read_files(folder)
+    if wrong := mismatch(files, config_hash(config), evaluate):
+        name, key, found, expected = wrong
+        raise InputError(
+            f"{folder / name}: {key}: {found}: belongs to another run, the table "
+            f"needs {expected}; delete the folder and run the cell again"
+        )
     accuracies: dict[str, float] = {}
-    for name in (SUMMARY, *EVALUATIONS):
-        found = read_json(folder / name)
+    for name in EVALUATIONS:
+        accuracies |= files[name].get("accuracy", {})
+    return files[SUMMARY], accuracies
+
+
+def mismatch(
+    files: Files, expected_hash: str, evaluate: Evaluate
+) -> tuple[str, str, Any, Any] | None:
+    """The first thing by which a cell's files are not of this configuration and these settings.
+
+    Returns:
+        File, key, the value found and the value expected; None where all belong together.
+    """
+    for name in FILES:
         for key, expected in (
-            ("config_hash", config_hash(config)),
-            ("encoder", summary.get("encoder")),
+            ("config_hash", expected_hash),
+            ("encoder", files[SUMMARY].get("encoder")),
             ("settings", settings_of(evaluate, name) if name in EVALUATIONS else None),
         ):
-            if found.get(key) != expected:
-                raise InputError(
-                    f"{folder / name}: {key}: {found.get(key)}: belongs to another run, the table "
-                    f"needs {expected}; delete the folder and run the cell again"
-                )
-        accuracies |= found.get("accuracy", {})
-    return summary, accuracies
+            if files[name].get(key) != expected:
+                return name, key, files[name].get(key), expected
+    return None

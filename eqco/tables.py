@@ -6,10 +6,14 @@ from typing import Any
 
 import pandas as pd
 
+from eqco.errors import InputError
 from eqco.grid import axes, cells, text
+from eqco.kept import stand_ins
 from eqco.params import Cell, Study
 from eqco.published import matches
 from eqco.results import read_cell
+
+HOLES = ("failed", "missing")  # keys of a summary that say why a cell has no accuracy
 
 
 def effective_alpha(cell: Cell) -> float:
@@ -27,29 +31,39 @@ def effective_alpha(cell: Cell) -> float:
 
 
 def read_study(
-    study: Study, results: Path, source: str
+    study: Study, results: Path, source: str, *, unfinished: bool = False
 ) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
     """Every accuracy of a study, and the summaries of its pretrainings.
 
     Args:
         study: the study.
-        results: its folder, which holds ``cells/``.
+        results: its folder, which holds ``cells/``, or what was kept of it.
         source: the study file's name, for messages.
+        unfinished: whether a cell may be missing.
 
     Returns:
         A row a cell and protocol, in the grid's order: its configuration (``loss``, ``batch`` and
-        ``lr`` where the study has them as axes), ``seed``, and ``accuracy`` in percent, not a
-        number where the training failed; and the
-        summaries, a cell each.
+        ``lr`` where the study has them as axes), ``seed``, ``accuracy`` in percent, not a number
+        in a hole, and ``hole``: ``failed`` where the training failed, ``missing``, or nothing; and
+        the summaries, a cell each, of a missing one why it is: ``missing``.
 
     Raises:
         InputError: when a cell's files are missing or belong to another run.
     """
-    rows, summaries, named = [], [], axes(study)
+    rows, summaries, named, kept = [], [], axes(study), stand_ins(study, results)
     for path, cell in cells(study, source).items():
-        summary, accuracies = read_cell(
-            results / "cells" / path, study.resolve(cell), study.evaluate
-        )
+        folder = results / "cells" / path
+        summary: dict[str, Any]
+        accuracies: dict[str, float] = {}
+        try:
+            summary, accuracies = read_cell(
+                folder, study.resolve(cell), study.evaluate, kept.get(path)
+            )
+        except InputError as error:
+            if not unfinished:
+                raise
+            summary = {"missing": str(error)}
+        hole = next((name for name in HOLES if summary.get(name)), "")
         summaries.append(summary)
         row = _configuration(cell, named)
         for protocol in study.evaluate.protocols:
@@ -58,7 +72,8 @@ def read_study(
                     **row,
                     "protocol": protocol,
                     "seed": cell.seed,
-                    "accuracy": math.nan if summary["failed"] else accuracies[protocol],
+                    "accuracy": math.nan if hole else accuracies[protocol],
+                    "hole": hole,
                 }
             )
     return pd.DataFrame(rows), summaries
@@ -82,27 +97,29 @@ def _configuration(cell: Cell, named: list[str]) -> dict[str, int | str]:
 def aggregate(accuracies: pd.DataFrame) -> pd.DataFrame:
     """Mean, sample standard deviation and raw values over the seeds, a row a configuration.
 
-    Numbers are text with two decimals; the standard deviation of one seed is empty. Where the
-    training of a seed failed, its value is ``failed``, and there is no mean: one of the others
-    would be of those that went well.
+    Numbers are text with two decimals; the standard deviation of one seed is empty. In the place of
+    a seed without a value stands why, ``failed`` or ``missing``, and there is no mean: one of the
+    others would be of those that went well.
     """
 
     def shown(value: float) -> str:
         return "" if math.isnan(value) else f"{value:.2f}"
 
-    def over_seeds(group: pd.Series) -> pd.Series:
+    def over_seeds(group: pd.DataFrame) -> pd.Series:
+        values = group["accuracy"]
         return pd.Series(
             {
                 "seeds": len(group),
-                "mean": shown(group.mean(skipna=False)),
-                "std": shown(group.std(ddof=1, skipna=False)),
-                "values": " ".join(shown(value) or "failed" for value in group),
+                "mean": shown(values.mean(skipna=False)),
+                "std": shown(values.std(ddof=1, skipna=False)),
+                "values": " ".join(values.map(shown).where(group["hole"] == "", group["hole"])),
             }
         )
 
-    configuration = [name for name in accuracies if name not in ("seed", "accuracy")]
-    groups = accuracies.groupby(configuration, sort=False)["accuracy"]
-    return groups.apply(over_seeds).unstack().reset_index()
+    measured = ["accuracy", "hole"]
+    configuration = [name for name in accuracies if name not in ("seed", *measured)]
+    groups = accuracies.groupby(configuration, sort=False)[measured]
+    return groups.apply(over_seeds).reset_index()
 
 
 def beside_published(table: pd.DataFrame, study: Study, file: Path) -> pd.DataFrame:

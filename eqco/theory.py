@@ -13,7 +13,7 @@ from eqco.methods.base import unit
 from eqco.negatives import others, sample
 from eqco.networks import Encoder
 from eqco.params import Study
-from eqco.training import draw_seed
+from eqco.seeds import draw_seed
 
 KS = (1, 2, 4, 16, 64, 256, 512)
 

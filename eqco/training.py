@@ -1,16 +1,16 @@
 """The training step: two views of a batch, the networks, the loss, the update."""
 
 import math
+import warnings
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Literal
 
-import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
-from eqco.augment import Augmentation
-from eqco.data import load, read_manifest
 from eqco.diagnostics import measure
+from eqco.distributed import ranks
 from eqco.errors import InputError
 from eqco.malloc import keep_freed_memory
 from eqco.methods import METHODS
@@ -18,20 +18,8 @@ from eqco.methods.base import Similarities
 from eqco.networks import Encoder
 from eqco.objectives import objective
 from eqco.params import Cell, Study
-
-STREAMS = ("weights", "order", "views", "negatives")
-
-
-def draw_seed(
-    seed: int, stream: Literal["weights", "order", "views", "negatives"], index: int
-) -> int:
-    """A seed in [0, 2⁶³) for one draw of one stream.
-
-    Every random draw of a run is a function of the cell's seed, what it is for, and the step or
-    epoch: no random state is carried from step to step.
-    """
-    sequence = np.random.SeedSequence([seed, STREAMS.index(stream), index])
-    return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
+from eqco.seeds import draw_seed
+from eqco.views import Views
 
 
 def learning_rate(step: int, steps: int, warmup: float, peak: float) -> float:
@@ -45,6 +33,14 @@ def learning_rate(step: int, steps: int, warmup: float, peak: float) -> float:
     """
     rise = min(1.0, (step + 1) / warmup) if warmup > 0 else 1.0
     return peak * rise * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+def with_mean_gradients(method: nn.Module) -> DistributedDataParallel:
+    """The method, whose running statistics stay each rank's own."""
+    with warnings.catch_warnings():
+        # the option has another name from torch 2.15 on
+        warnings.simplefilter("ignore", FutureWarning)
+        return DistributedDataParallel(method, broadcast_buffers=False)
 
 
 class Training:
@@ -64,31 +60,34 @@ class Training:
         device: where to train.
 
     Raises:
-        InputError: when the batch is larger than the data.
+        InputError: when the batch is larger than the data, or is not a multiple of the ranks.
     """
 
     def __init__(self, study: Study, cell: Cell, data: Path, device: torch.device) -> None:
         self.cell, self.recipe, self.device = cell, study.pretrain, device
         if device.type == "cpu":
             keep_freed_memory()
-        manifest = read_manifest(data)
-        images = load(data, "train", study.data.train_size)["images"]
-        if cell.batch > len(images):
-            raise InputError(
-                f"pretrain.batch: {cell.batch}: {data} has {len(images)} training images"
-            )
-        if device.type == "cuda" and images.nbytes < torch.cuda.mem_get_info(device)[0] / 2:
-            images = images.to(device)
-        self.images = images  # (M, C, H, W) uint8: on the device, or mapped from the file
-        mean, std = (torch.tensor(manifest[name], device=device) for name in ("mean", "std"))
-        self.augment = Augmentation(study.augment, mean, std)
+        self.views = Views(
+            data,
+            study.data,
+            study.augment,
+            batch=cell.batch,
+            views=2,
+            epochs=self.recipe.epochs,
+            seed=cell.seed,
+            device=device,
+        )
+        if cell.batch % (ranks() * self.recipe.accumulate):
+            raise InputError(f"pretrain.batch: {cell.batch}: must be a multiple of {ranks()} ranks")
         with torch.random.fork_rng():
             torch.manual_seed(draw_seed(cell.seed, "weights", 0))
-            self.encoder = Encoder(study.network, channels=images.shape[1])
+            self.encoder = Encoder(study.network, channels=self.views.channels)
             self.encoder.precision = getattr(torch, self.recipe.precision)
             method = METHODS[cell.method].build(self.encoder, cell, self.recipe)
         # pixels with their channels side by side: 1.3 times as fast here
         self.method = method.to(device).to(memory_format=torch.channels_last).train()
+        # the ranks' gradients become their mean during the backward pass
+        self.similarities = with_mean_gradients(method) if ranks() > 1 else method
         self.loss_of = objective(cell, study.loss)
         self.optimizer = torch.optim.SGD(
             [parameter for parameter in method.parameters() if parameter.requires_grad],
@@ -98,47 +97,43 @@ class Training:
         )
         self.step = 0
         self.diagnosis: Tensor  # (5,)
-        self.steps_per_epoch = len(images) // cell.batch
-        self.steps = self.recipe.epochs * self.steps_per_epoch
-        self._order: tuple[int, Tensor] | None = None  # an epoch and its (M,) permutation
+        self.steps_per_epoch, self.steps = self.views.steps_per_epoch, self.views.steps
 
     def advance(self) -> Tensor:
         """Do one step; returns its mean loss in nats, a scalar on the device."""
         self.optimizer.param_groups[0]["lr"] = self.lr(self.step)
         seed = draw_seed(self.cell.seed, "negatives", self.step)
         draw = torch.Generator(self.device).manual_seed(seed)
-        similarities = self.method(*self.views(self.step), draw)  # (A,), (A, K)
-        loss = self.loss_of(*similarities).mean()
+        view1, view2 = self.views(self.step)  # (n, C, H, W) each, of this rank's n images
         self.optimizer.zero_grad()
-        loss.backward()
+        parts, losses = self.recipe.accumulate, []
+        for i, views in enumerate(zip(view1.chunk(parts), view2.chunk(parts), strict=True)):
+            with self._own_gradients(unless=i == parts - 1):
+                similarities = self.similarities(*views, draw)
+                loss = self.loss_of(*similarities).mean() / parts  # (A,), (A, K)
+                loss.backward()
+            losses.append(loss.detach())
         self.step += 1
         if self.step % self.steps_per_epoch == 0:
             self.diagnosis = self._diagnose(similarities)
         self.optimizer.step()
         self.method.after_step()
-        return loss.detach()
+        return sum(losses[1:], losses[0])
+
+    def _own_gradients(self, *, unless: bool) -> AbstractContextManager[None]:
+        """Leave the mean over ranks to the last part of a batch."""
+        if unless or not isinstance(self.similarities, DistributedDataParallel):
+            return nullcontext()
+        return self.similarities.no_sync()
 
     def lr(self, step: int) -> float:
         """The learning rate of a step."""
         warmup = self.recipe.warmup_epochs * self.steps_per_epoch
         return learning_rate(step, self.steps, warmup, self.cell.lr)
 
-    def views(self, step: int) -> tuple[Tensor, Tensor]:
-        """The two views of a step's batch, (N, C, H, W) each."""
-        epoch, i = divmod(step, self.steps_per_epoch)
-        if self._order is None or self._order[0] != epoch:
-            generator = torch.Generator().manual_seed(draw_seed(self.cell.seed, "order", epoch))
-            order = torch.randperm(len(self.images), generator=generator)
-            self._order = epoch, order.to(self.images.device)
-        visit = self._order[1][i * self.cell.batch : (i + 1) * self.cell.batch]  # (N,)
-        batch = self.images[visit].to(self.device, non_blocking=True)  # (N, C, H, W) uint8
-        views = self.augment(batch.repeat(2, 1, 1, 1), draw_seed(self.cell.seed, "views", step))
-        view1, view2 = views.contiguous(memory_format=torch.channels_last).chunk(2)
-        return view1, view2
-
     def _diagnose(self, similarities: Similarities) -> Tensor:
         gradients = torch.cat([q.grad for q in self.method.latest_queries if q.grad is not None])
-        return measure(*similarities, gradients, self.cell)
+        return measure(*similarities, gradients * self.recipe.accumulate, self.cell)
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything but ``step`` that the next step depends on, by name."""

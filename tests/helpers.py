@@ -1,15 +1,31 @@
 """What tests share that is no fixture."""
 
 import copy
+import json
+import math
 import shutil
 from contextlib import suppress
 from pathlib import Path
+from random import Random
 from typing import Any
 
+import numpy as np
 import psutil
+from PIL import Image
+
+from eqco.files import write
+from eqco.grid import cells
+from eqco.kept import KEPT
+from eqco.params import Study, config_hash, parse_study
+from eqco.results import EVALUATIONS, SUMMARY, Files, settings_of
 
 ROOT = Path(__file__).parents[1]
 TINY = ROOT / "tests" / "data" / "tiny.yaml"
+# for root, and silent where there is no network
+CHROMIUM_FLAGS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+]
 
 
 def with_values(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -42,3 +58,79 @@ def processes_in(folder: Path) -> list[psutil.Process]:
             if Path(process.cwd()).is_relative_to(folder):
                 found.append(process)
     return found
+
+
+def image_folder(folder: Path, *, classes: int, train: int, test: int) -> Path:
+    """Make an image folder of scikit-learn's digits, drawn large, in colour and in many shapes."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    random = np.random.default_rng(0)
+    for label in range(classes):
+        images = digits.images[digits.target == label % 10]
+        for split, rows in (("train", images[:train]), ("test", images[-test:])):
+            place = folder / split / f"class-{label:02}"
+            place.mkdir(parents=True)
+            for i, image in enumerate(rows):
+                # beyond ten classes the same digits in the colours' negative
+                gray = (image if label < 10 else 16 - image) * (255 / 16)
+                tinted = gray[:, :, None] * random.uniform(0.5, 1, 3)  # (8, 8, 3)
+                size = tuple(random.integers(24, 97, 2).tolist())
+                pixels = Image.fromarray(tinted.astype(np.uint8))
+                pixels.resize(size, Image.Resampling.BICUBIC).save(place / f"{i}.jpg", quality=95)
+    return folder
+
+
+def make_up_cells(study: Study, results: Path) -> None:
+    """Write what would be kept of a finished study, with made-up numbers."""
+    random = Random(0)
+    lines = []
+    for path, cell in cells(study).items():
+        start, fall = random.uniform(3, 5), random.uniform(30, 60)
+        history = [
+            {
+                "epoch": epoch,
+                "loss": start * math.exp(-epoch / fall) + random.gauss(1, 0.02),
+                "weight": random.uniform(0.2, 0.9),
+                "positive": 1 - math.exp(-epoch / fall) + random.gauss(0, 0.01),
+                "negative": random.gauss(0, 0.02),
+                "gradient": 3 * math.exp(-epoch / fall),
+                "images_per_s": random.gauss(5000, 200),
+            }
+            for epoch in range(1, study.pretrain.epochs + 1)
+        ]
+        summary = {
+            "dataset": "made up",
+            "seconds": random.gauss(100, 5),
+            "images_per_s": 5000.0,
+            "history": history,
+            "peak_memory_mb": {"host": 500.0, "device": None},
+            "failed": None,
+            "provenance": {"revision": "", "versions": {}, "hardware": "none", "threads": 1},
+        }
+        files: Files = {SUMMARY: summary}
+        accuracy = random.gauss(80 + math.log2(cell.negatives), 1)
+        for name in EVALUATIONS:
+            rated = {
+                protocol: accuracy + random.gauss(0, 0.3)
+                for protocol in study.evaluate.protocols
+                if (protocol == "knn") == (name == "knn.json")
+            }
+            files[name] = {"settings": settings_of(study.evaluate, name), "accuracy": rated}
+        made_by = {"config_hash": config_hash(study.resolve(cell)), "encoder": path}
+        whole = {name: {**made_by, **content} for name, content in files.items()}
+        lines.append(json.dumps({"cell": path, **whole}) + "\n")
+    write(results / KEPT, "".join(lines))
+
+
+def study_of_1000_cells(values: dict[str, Any]) -> Study:
+    """Five methods, five K, two margins, τ and learning rates, five seeds; 200 epochs."""
+    block = {
+        "methods": ["simclr", "moco", "simo", "simmoco", "simco"],
+        "negatives": [1, 4, 16, 64, 255],
+        "margins": [0, "eqco"],
+        "temperatures": [0.1, 0.2],
+        "lrs": [0.01, 0.03],
+        "seeds": [0, 1, 2, 3, 4],
+    }
+    return parse_study(with_values(values, {"pretrain.epochs": 200, "grid": [block]}), "large.yaml")

@@ -7,6 +7,7 @@ from torchvision.transforms import RandomErasing, RandomResizedCrop
 from torchvision.transforms.v2 import functional as F
 
 from eqco import augment
+from eqco.distributed import Share
 from eqco.params import Augment
 
 B = 24
@@ -110,38 +111,72 @@ def test_normalise():
     torch.testing.assert_close(augment.normalise(x, mean, std), expected)
 
 
-def test_crop_boxes_are_drawn_as_torchvision_draws_them():
+@pytest.mark.parametrize("size", [(32, 32), (32, 50), (60, 24)])
+def test_crop_boxes_are_drawn_as_torchvision_draws_them(size):
     """Same mean and spread of area, aspect and place over 4,000 draws of each."""
-    size, area = 32, [0.2, 1.0]
-    draw = augment._Draw(torch.empty(4000, 3, size, size), seed=0)
-    ours = torch.stack(augment._crop_box(draw, area), dim=1)
+    area = [0.2, 1.0]
+    ours = augment.crop_boxes(torch.tensor([size]).repeat(4000, 1), area, seed=0)
     torch.manual_seed(0)
-    blank = torch.empty(3, size, size)
+    blank = torch.empty(3, *size)
     theirs = torch.tensor(
         [RandomResizedCrop.get_params(blank, area, [3 / 4, 4 / 3]) for _ in range(4000)]
-    ).float()
-    _same_distribution(ours, theirs)
+    )
+    _same_distribution(ours, theirs, size)
+
+
+def test_crop_boxes_of_a_batch_of_many_sizes_are_those_of_each_size():
+    sizes = torch.tensor([[30, 40], [90, 25], [64, 64], [8, 80]])
+    mixed = augment.crop_boxes(sizes, [0.08, 1.0], seed=3)
+    for i, size in enumerate(sizes):
+        alike = augment.crop_boxes(size.expand(4, 2), [0.08, 1.0], seed=3)
+        assert torch.equal(mixed[i], alike[i])
+
+
+@pytest.mark.parametrize("area", [[0.08, 1.0], [0.9, 1.0]])
+def test_crop_boxes_of_long_images_lie_inside(area):
+    """Where no attempt fits, as torchvision: the largest box of an aspect between 3/4 and 4/3."""
+    sizes = torch.tensor([[10, 200], [200, 10], [7, 7], [1, 1]]).repeat(500, 1)
+    top, left, height, width = augment.crop_boxes(sizes, area, seed=0).T
+    assert (top >= 0).all()
+    assert (left >= 0).all()
+    assert (top + height <= sizes[:, 0]).all()
+    assert (left + width <= sizes[:, 1]).all()
+    assert (width <= 4 / 3 * height + 1).all()  # whole pixels
+    assert (height <= 4 / 3 * width + 1).all()
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_a_share_of_a_batch_gets_what_the_whole_batch_gets(ranks):
+    x, flat = uint8(), (torch.zeros(3), torch.ones(3))
+    whole = augment.Augmentation(EVERYTHING, *flat)(x, 5)
+    for rank in range(ranks):
+        share = Share(rank, ranks)
+        views = augment.Augmentation(EVERYTHING, *flat, share)(share(x), 5)
+        torch.testing.assert_close(views, share(whole), atol=1e-6, rtol=0)
+    sizes = torch.tensor([[30, 40], [90, 25]]).repeat(8, 1)
+    boxes = augment.crop_boxes(sizes, [0.2, 1.0], 7)
+    assert torch.equal(augment.crop_boxes(share(sizes), [0.2, 1.0], 7, share), share(boxes))
 
 
 def test_erased_boxes_are_drawn_as_torchvision_draws_them():
     size = 32
-    draw = augment._Draw(torch.empty(4000, 3, size, size), seed=0)
+    draw = augment._Draw(4000, (size, size), torch.device("cpu"), seed=0)
     ours = torch.stack(augment._erase_box(draw), dim=1)
     torch.manual_seed(0)
     blank = torch.empty(3, size, size)
     theirs = torch.tensor(
         [RandomErasing.get_params(blank, (0.02, 0.33), (0.3, 3.3), [0.0])[:4] for _ in range(4000)]
     ).float()
-    _same_distribution(ours, theirs)
+    _same_distribution(ours, theirs, (size, size))
 
 
-def _same_distribution(ours: Tensor, theirs: Tensor) -> None:
+def _same_distribution(ours: Tensor, theirs: Tensor, size: tuple[int, int]) -> None:
     """Top, left, height, width, area: two-sample Kolmogorov-Smirnov, p > 0.001 for each."""
     from scipy.stats import ks_2samp
 
     for sample in (ours, theirs):
-        assert (sample[:, 2] + sample[:, 0] <= 32).all()
-        assert (sample[:, 3] + sample[:, 1] <= 32).all()
+        assert (sample[:, 2] + sample[:, 0] <= size[0]).all()
+        assert (sample[:, 3] + sample[:, 1] <= size[1]).all()
     for column in range(4):
         assert ks_2samp(ours[:, column], theirs[:, column]).pvalue > 1e-3, column
     areas = [sample[:, 2] * sample[:, 3] for sample in (ours, theirs)]

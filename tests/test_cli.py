@@ -11,7 +11,7 @@ import pytest
 import yaml
 from helpers import TINY, with_values
 
-COMMANDS = ["prepare", "pretrain", "linear-eval", "knn-eval", "table", "schema"]
+COMMANDS = ["prepare", "pretrain", "linear-eval", "knn-eval", "table", "schema", "cells", "keep"]
 CELL = "method~simo/negatives~16/margin~eqco/seed~0"
 
 
@@ -70,6 +70,11 @@ def test_the_table_of_one_cell(trained):
     files = {path.name for path in (trained / "results/tiny").iterdir()}
     assert files >= {"table.csv", "table.md", "negatives.svg", "negatives.png", "provenance.json"}
     assert done.stdout == (trained / "results/tiny/table.md").read_text()
+
+
+def test_the_cells_that_are_not_finished(trained):
+    assert eqco("cells", "one.yaml", cwd=trained).stdout == ""
+    assert eqco("cells", "one.yaml", "--results", "elsewhere", cwd=trained).stdout == CELL + "\n"
 
 
 def test_provenance_names_revision_versions_hardware_data_and_time(trained):

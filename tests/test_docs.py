@@ -60,6 +60,10 @@ INSTEAD = {
         "--profile slurm --submitit-cluster local --jobs 2 ",
         "processes in the place of jobs; tests/slurm has a SLURM",
     ),
+    r"^study=negatives data=data/cifar10-jpeg$": (
+        "study=demo data=data/digits; rm -rf results/demo/cells/*/*/margin~0/seed~0",
+        "200 epochs of a ResNet-18; a cell of the demo, which README ran",
+    ),
     r"--submitit-cluster local\b": (
         "--submitit-cluster local --seconds-between-status-checks 1",
         "10 in the profile",

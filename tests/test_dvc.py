@@ -95,7 +95,8 @@ def test_tables_are_in_git_and_what_is_large_is_in_dvc(origin):
     names = ("metrics.json", "negatives.png", "negatives.svg", "provenance.json", "table.csv")
     for study in ("small", "other"):
         assert {f"results/{study}/{name}" for name in (*names, "table.md")} <= set(in_git)
-    assert not [path for path in in_git if "cells" in path or path.endswith(".safetensors")]
+    large = (".safetensors", "report.html")
+    assert not [path for path in in_git if "cells" in path or path.endswith(large)]
     in_dvc = ok(origin, "dvc", "list", "-R", "--dvc-only", ".").split()
     assert "data/digits/train.safetensors" in in_dvc
     assert len([path for path in in_dvc if path.endswith("encoder.safetensors")]) == 8 + 1

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from eqco.errors import InputError
-from eqco.lock import hold
+from eqco.lock import hold, is_held, owner_is_here
 
 OWNER = """
 import sys, time
@@ -58,6 +58,19 @@ def test_a_killed_owner_holds_nothing(owner, tmp_path):
     second.wait()
     with hold(tmp_path / "folder" / "lock", wait=False):
         pass
+
+
+def test_others_are_told_whether_it_is_held_and_where(owner, tmp_path):
+    process = owner()
+    assert process.stdout.readline() == "held\n"
+    lock = tmp_path / "folder" / "lock"
+    assert is_held(lock)
+    assert owner_is_here(lock)
+    process.kill()
+    process.wait()
+    assert not is_held(lock)
+    lock.write_text("process 1 on another-machine\n")
+    assert not owner_is_here(lock)
 
 
 def test_it_is_given_up_at_the_end_of_the_block(tmp_path):

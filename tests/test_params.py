@@ -89,6 +89,19 @@ BAD = [
     ({"network.stride": 3}, "network.stride: 3: input should be 1 or 2"),
     ({"network.projector": []}, r"network.projector: \[\]: list should have at least 1"),
     ({"network.batch_norm_groups": 7}, "pretrain.batch: 256: must be a multiple of batch_norm"),
+    (
+        {"pretrain.accumulate": 2},
+        "pretrain.accumulate: 2: simo draws its negatives from the batch, and parts of it would "
+        "have fewer of them: take more GPUs, ",
+    ),
+    (
+        {"pretrain.accumulate": 3, "grid.0.methods": ["moco"]},
+        "pretrain.batch: 256: must be a multiple of batch_norm_groups x accumulate, 3",
+    ),
+    (
+        {"data": {"kind": "jpeg-folder", "name": "x", "path": "x", "size": 300}},
+        "data: size: 300: must be at most short_side, 256",
+    ),
     ({"grid.0.batches": [128, 2000]}, "grid.0.batches.1: 2000: the data has 1297 training"),
     ({"grid.0.batches": [8]}, "grid.0.negatives.1: 16: simo allows 1 to 7, the negatives"),
     ({"grid.0.lrs": [0]}, "grid.0.lrs.0: 0: input should be greater than 0"),

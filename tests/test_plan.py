@@ -43,7 +43,7 @@ def test_sizes_are_those_of_the_files(study_with, digits, tmp_path):
         seconds_between_checkpoints=0,
     )
     save_encoder(tmp_path / "encoder", SavedEncoder({}, "", encoder.state_dict()))
-    planned = _bytes(study, cell, channels=1)
+    planned = _bytes(study, cell)
     written = max(path.stat().st_size for path in (tmp_path / "state").iterdir())
     assert 0 <= (tmp_path / "encoder").stat().st_size - planned[0] < 4096  # names and shapes
     assert 0 <= written - planned[1] < 16384
@@ -52,8 +52,16 @@ def test_sizes_are_those_of_the_files(study_with, digits, tmp_path):
 def test_hours_are_those_of_the_source(tmp_path):
     """MoCo's 200 epochs on ImageNet took 53 hours on 8 GPUs, as each of SiMo's five cells would."""
     lines = plan(load_study(ROOT / "params/simo-imagenet.yaml"), 1_281_167, tmp_path, SPEEDS)
-    (line,) = (text for _, text in lines if "facebookresearch/moco" in text)
+    (line,) = (text for name, text in lines if name == "training" and "facebookresearch" in text)
     assert float(line.split()[0].replace(",", "")) == pytest.approx(5 * 53 * 8, rel=0.01)
+
+
+def test_a_probe_on_views_is_counted(tmp_path):
+    """A forward pass of every image in each of its 90 epochs, a quarter of a pair's cost."""
+    lines = plan(load_study(ROOT / "params/simo-imagenet.yaml"), 1_281_167, tmp_path, SPEEDS)
+    (line,) = (text for name, text in lines if name == "probing" and "facebookresearch" in text)
+    expected = 5 * 90 * 1_281_167 / 4 / 168 / 3600
+    assert float(line.split()[0].replace(",", "")) == pytest.approx(expected, rel=0.01)
 
 
 def eqco(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -77,4 +85,4 @@ def test_an_unknown_number_of_images_is_asked_for(tmp_path):
     assert done.stderr == (
         f"eqco: {study}: how many images data/none will hold is not known: say --images\n"
     )
-    assert "192.9 GB of images" in eqco("plan", str(study), "--images", "1281167").stdout
+    assert "37 GB of JPEGs" in eqco("plan", str(study), "--images", "1281167").stdout

@@ -56,6 +56,7 @@ def table_of(study: Study, accuracy: float) -> pd.DataFrame:
             "protocol": protocol,
             "seed": cell.seed,
             "accuracy": accuracy,
+            "hole": "",
         }
         for cell in cells(study).values()
         for protocol in study.evaluate.protocols

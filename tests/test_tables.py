@@ -30,6 +30,7 @@ def accuracies() -> pd.DataFrame:
                 "protocol": protocol,
                 "seed": seed,
                 "accuracy": value + i,
+                "hole": "",
             }
             for (margin, k), values in VALUES.items()
             for seed, value in enumerate(values)
@@ -51,15 +52,17 @@ def test_one_row_a_configuration_and_protocol(accuracies):
     assert first["values"] == "80.00 81.00 82.50"
 
 
-def test_a_failed_seed_leaves_a_hole_and_no_mean(accuracies):
-    accuracies.loc[accuracies.eval("seed == 1 and negatives == 16"), "accuracy"] = math.nan
+@pytest.mark.parametrize("why", tables.HOLES)
+def test_a_seed_without_a_value_leaves_a_hole_and_no_mean(accuracies, why):
+    hole = accuracies.eval("seed == 1 and negatives == 16")
+    accuracies.loc[hole, ["accuracy", "hole"]] = math.nan, why
     table = tables.aggregate(accuracies)
     holes = table[table["negatives"] == 16]
     assert set(holes["mean"]) == set(holes["std"]) == {""}
-    assert holes.iloc[0]["values"] == "84.00 failed 84.50"
+    assert holes.iloc[0]["values"] == f"84.00 {why} 84.50"
     assert all(table[table["negatives"] == 1]["mean"])
     assert all("K=16" not in name for rows in tables.metrics(table).values() for name in rows)
-    assert "84.00 failed 84.50" in tables.markdown(table)
+    assert f"84.00 {why} 84.50" in tables.markdown(table)
 
 
 def test_one_seed_has_no_deviation(accuracies):
@@ -112,6 +115,17 @@ def test_lines_are_told_apart_by_what_varies(accuracies, tmp_path):
     svg = (tmp_path / "a.svg").read_text()
     assert "temperature 0.1" in svg
     assert "temperature 0.2" in svg
+    # what goes with K does not: a line needs more than one K
+    other = accuracies.assign(batch=accuracies["negatives"] + 1)
+    figures.negatives(other, "study", tmp_path / "b")
+    assert "batch" not in (tmp_path / "b.svg").read_text()
+
+
+def test_numbers_on_the_axis_do_not_overlap(accuracies):
+    near = accuracies.assign(negatives=accuracies["negatives"] + 1)
+    both = pd.concat([accuracies.assign(negatives=255), near.assign(negatives=256)])
+    assert figures.ticks_of(both) == [255]
+    assert figures.ticks_of(accuracies) == sorted(accuracies["negatives"].unique())
 
 
 def test_a_margin_too_large_for_the_exponential_is_an_infinite_alpha():

@@ -17,6 +17,7 @@ import yaml
 from helpers import ROOT, TINY, copy_project, with_values
 
 CELLS = 8  # of the tiny study
+MADE = {"table": 1, "report": 1, "all": 1}  # once a cell is new
 A_CELL = "results/tiny/cells/*/*/*/*"
 
 
@@ -59,8 +60,7 @@ def finished(tmp_path_factory) -> Path:
         "pretrain": CELLS,
         "linear_eval": CELLS,
         "knn_eval": CELLS,
-        "table": 1,
-        "all": 1,
+        **MADE,
     }
     (folder / "log.txt").write_text(done.stdout)
     return folder
@@ -95,6 +95,21 @@ def test_the_progress_tells_cells_and_speed(finished):
     assert "Finished jobid" not in log
 
 
+def test_the_report_is_made(finished):
+    page = (finished / "results" / "tiny" / "report.html").read_text()
+    assert "None failed, none is missing." in page
+    assert "snakemake --configfile tiny.yaml" in page
+
+
+def test_snakemakes_own_report_has_captions(grid):
+    done = snakemake(grid, "--report", "own.html")
+    assert done.returncode == 0, done.stdout
+    own = (grid / "results" / "tiny" / "own.html").read_text()
+    for told in ("Does contrastive learning need", "A row a configuration", "a line a margin"):
+        assert told in own
+    assert "all of the study in one page" in own  # the label of report.html
+
+
 def test_again_does_nothing(grid):
     assert ran(snakemake(grid)) == {}
 
@@ -124,7 +139,7 @@ def test_file_times_alone_run_nothing(grid):
 )
 def test_a_new_value_runs_the_new_cells_alone(grid, key, values, new):
     change(grid, {f"grid.0.{key}": values})
-    expected = {"pretrain": new, "linear_eval": new, "knn_eval": new, "table": 1, "all": 1}
+    expected = {"pretrain": new, "linear_eval": new, "knn_eval": new, **MADE}
     assert jobs(snakemake(grid, "-n").stdout) == expected
 
 
@@ -153,7 +168,7 @@ def test_one_changed_seed_trains_one_seed_and_leaves_the_rest_as_it_was(grid):
 )
 def test_a_changed_parameter_runs_what_depends_on_it(grid, changes, expected):
     change(grid, changes)
-    assert jobs(snakemake(grid, "-n").stdout) == {**expected, "table": 1, "all": 1}
+    assert jobs(snakemake(grid, "-n").stdout) == {**expected, **MADE}
 
 
 def test_the_same_study_gives_the_same_bytes(grid):
@@ -328,3 +343,68 @@ def test_parsing_the_workflow_imports_no_torch(grid):
         [sys.executable, "-c", code], cwd=grid, env=environment, capture_output=True, check=False
     )
     assert done.returncode == 0
+
+
+def keep(grid: Path) -> None:
+    """Keep the cells of the grid's study, and leave of its run what git would hold."""
+    command = [sys.executable, "-m", "eqco", "keep", "tiny.yaml"]
+    done = subprocess.run(command, cwd=grid, capture_output=True, text=True, check=True)
+    assert done.stdout == f"results/tiny/cells.jsonl: {CELLS} of {CELLS} cells\n"
+    shutil.rmtree(grid / "data")
+    for name in ("cells", "logs", ".snakemake"):
+        shutil.rmtree(grid / "results" / "tiny" / name)
+    for name in ("lock", "report.html"):
+        (grid / "results" / "tiny" / name).unlink()
+
+
+def test_kept_cells_make_the_same_table_without_training(grid):
+    keep(grid)
+    before = {path: path.read_bytes() for path in (grid / "results/tiny").iterdir()}
+    assert len(before) == 7  # the table's outputs, and what was kept
+    assert ran(snakemake(grid, "--cores", "1")) == MADE
+    assert {path: path.read_bytes() for path in before} == before
+    assert ran(snakemake(grid)) == {}
+    assert not (grid / "data").exists()
+    change(grid, {"grid.0.seeds": [1]})
+    assert ran(snakemake(grid, "-n")) == MADE
+
+
+@pytest.mark.parametrize(
+    ("changes", "new"),
+    [
+        ({"grid.0.seeds": [0, 1, 7]}, 4),
+        ({"alpha": 512}, 4),
+        ({"pretrain.lr": 0.02}, 8),
+        ({"evaluate.knn.k": 7}, 8),
+    ],
+    ids=str,
+)
+def test_a_changed_parameter_runs_the_cells_that_were_kept_with_another(grid, changes, new):
+    keep(grid)
+    change(grid, changes)
+    each = {"pretrain": new, "linear_eval": new, "knn_eval": new}
+    assert ran(snakemake(grid, "-n")) == {"prepare": 1, **each, **MADE}
+
+
+def test_a_table_is_made_of_kept_cells_and_new_ones(grid):
+    before = tables(grid)
+    keep(grid)
+    change(grid, {"grid.0.seeds": [0, 7]})
+    assert ran(snakemake(grid, "--cores", "2"))["pretrain"] == CELLS / 2
+    table = pd.read_csv(grid / "results/tiny/table.csv")
+    assert tables(grid) != before
+    assert len(table) == 12
+    change(grid, {"grid.0.seeds": [0, 1]})
+    assert ran(snakemake(grid, "--cores", "1")) == MADE
+    assert tables(grid) == before
+
+
+def test_a_damaged_line_of_what_was_kept_is_named(grid):
+    keep(grid)
+    path = grid / "results/tiny/cells.jsonl"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:2], lines[2][:40], *lines[3:]]))
+    done = snakemake(grid, "-n")
+    assert done.returncode == 1
+    assert "results/tiny/cells.jsonl: line 3: is damaged; bring the file back" in done.stdout
+    assert "Traceback" not in done.stdout

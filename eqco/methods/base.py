@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from eqco.distributed import gather, share
 from eqco.losses import Negatives
 from eqco.negatives import others, sample
 from eqco.networks import Encoder
@@ -39,10 +40,16 @@ class Contrastive(nn.Module):
                 q.retain_grad()
         return self.latest_queries
 
-    def forward(self, view1: Tensor, view2: Tensor, generator: torch.Generator) -> Similarities:
-        """Cosine similarities of every anchor for two views (N, C, H, W) of a batch.
+    def embed(self, view: Tensor) -> Tensor:
+        """Embeddings (N, D) of a batch, of which each rank encodes its share (n, C, H, W)."""
+        return gather(self.encoder(view))
 
-        The anchors are the N queries, or 2N where the method is symmetric: those of view 1 first.
+    def forward(self, view1: Tensor, view2: Tensor, generator: torch.Generator) -> Similarities:
+        """Cosine similarities of every anchor for two views (n, C, H, W) of a batch.
+
+        Of one rank they are the batch, n = N; of several they are its share, and the similarities
+        are those of the whole batch on every rank. The anchors are the N queries, or 2N where the
+        method is symmetric: those of view 1 first.
         """
         raise NotImplementedError
 
@@ -66,14 +73,17 @@ class MomentumContrastive(Contrastive):
     def __init__(self, encoder: Encoder, cell: Cell, recipe: Pretrain) -> None:
         super().__init__(encoder, cell, recipe)
         self.key_encoder = copy.deepcopy(encoder).requires_grad_(False)
+        self.followed = False  # in this step
 
     def pairs(
         self, view1: Tensor, view2: Tensor, generator: torch.Generator
     ) -> list[tuple[Tensor, Tensor]]:
         """Queries and their keys, (N, D) each; with ``symmetric`` also the other way round."""
         views = [(view1, view2), (view2, view1)] if self.recipe.symmetric else [(view1, view2)]
-        q = self.queries(*(self.encoder(view) for view, _ in views))
-        self.follow()
+        q = self.queries(*(self.embed(view) for view, _ in views))
+        if not self.followed:  # once a step, also of a batch that is taken in parts
+            self.follow()
+            self.followed = True
         return list(zip(q, (self.keys(view, generator) for _, view in views), strict=True))
 
     @torch.no_grad()
@@ -85,15 +95,19 @@ class MomentumContrastive(Contrastive):
 
     @torch.no_grad()
     def keys(self, view: Tensor, generator: torch.Generator) -> Tensor:
-        """Unit keys (N, D) of a view, without gradient.
+        """Unit keys (N, D) of a view (n, C, H, W), without gradient.
 
         Shuffled for the forward pass where batch norm is split in groups: a query and its key are
         then normalised with other images, and the group gives nothing away (MoCo's shuffle-BN).
         """
         if self.encoder.groups == 1:
-            return unit(self.key_encoder(view))
-        order = torch.randperm(len(view), generator=generator, device=view.device)
-        return unit(self.key_encoder(view[order]))[order.argsort()]
+            return unit(gather(self.key_encoder(view)))
+        batch = gather(view)  # (N, C, H, W)
+        order = torch.randperm(len(batch), generator=generator, device=view.device)
+        return unit(gather(self.key_encoder(share()(batch[order]))))[order.argsort()]
+
+    def after_step(self) -> None:
+        self.followed = False
 
 
 def unit(x: Tensor) -> Tensor:

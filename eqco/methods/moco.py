@@ -20,10 +20,13 @@ class MoCo(MomentumContrastive):
     def __init__(self, encoder: Encoder, cell: Cell, recipe: Pretrain) -> None:
         super().__init__(encoder, cell, recipe)
         self.queue = Queue(recipe.queue or cell.negatives, encoder.dim)
+        self.latest: Tensor  # the step's keys (A, D), of all parts of its batch
 
     def forward(self, view1: Tensor, view2: Tensor, generator: torch.Generator) -> Similarities:
+        first = not self.followed  # of the parts of a batch
         q, k = (torch.cat(side) for side in zip(*self.pairs(view1, view2, generator), strict=True))
-        self.latest, queued = k, self.queue.items  # (A, D), (L, D)
+        self.latest = k if first else torch.cat([self.latest, k])
+        queued = self.queue.items  # (L, D)
         positive = (q * k).sum(dim=1)  # (A,)
         if self.k == len(queued):
             return positive, SharedNegatives(q, queued)
@@ -33,4 +36,5 @@ class MoCo(MomentumContrastive):
         return positive, (q @ queued.T).gather(1, column)
 
     def after_step(self) -> None:
+        super().after_step()
         self.queue.push(self.latest)

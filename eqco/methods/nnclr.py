@@ -24,7 +24,7 @@ class NNCLR(Contrastive):
         self.support = Queue(recipe.queue, encoder.dim)
 
     def forward(self, view1: Tensor, view2: Tensor, generator: torch.Generator) -> Similarities:
-        z1, z2 = self.encoder(view1), self.encoder(view2)  # (N, D)
+        z1, z2 = self.embed(view1), self.embed(view2)  # (N, D)
         # the neighbours take no gradient: the predictions do, in the place of queries
         p1, p2 = self.queries(self.predictor(z1), self.predictor(z2))
         self.latest = unit(z1.detach())

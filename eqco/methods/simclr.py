@@ -15,8 +15,8 @@ class SimCLR(Contrastive):
     """
 
     def forward(self, view1: Tensor, view2: Tensor, generator: torch.Generator) -> Similarities:
-        n = len(view1)
-        (z,) = self.queries(self.encoder(torch.cat([view1, view2])))  # (2N, D)
+        (z,) = self.queries(self.embed(torch.cat([view1, view2])))  # (2N, D)
+        n = len(z) // 2
         s = z @ z.T  # (2N, 2N)
         column = sample(2 * n, 2 * (n - 1), self.k, generator, shared=self.shared)  # (2N, K)
         # columns 0 … N − 2 are view 1 of the other images, the rest view 2

@@ -14,6 +14,6 @@ class SimCo(Contrastive):
     """
 
     def forward(self, view1: Tensor, view2: Tensor, generator: torch.Generator) -> Similarities:
-        z1, z2 = self.queries(self.encoder(view1), self.encoder(view2))  # (N, D) each
+        z1, z2 = self.queries(self.embed(view1), self.embed(view2))  # (N, D) each
         s = z1 @ z2.T  # (N, N)
         return join(self.others(s, generator), self.others(s.T, generator))

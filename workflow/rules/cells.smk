@@ -21,7 +21,7 @@ rule pretrain:
     shell:
         "python -m eqco pretrain {params.study:q} --cell {params.cell:q} --expect {params.hash}"
         " --data $(dirname {input.manifest:q}) --out $(dirname {output.encoder:q})"
-        " --state state/{params.cell:q} --threads {threads} > {log:q} 2>&1"
+        " --state state/{params.cell:q} --threads {threads} --gpus {resources.gpus} > {log:q} 2>&1"
 
 
 rule linear_eval:
@@ -39,12 +39,14 @@ rule linear_eval:
         gpus=1,
     params:
         study=STUDY_FILE,
+        cell=CELL,
         data=DATA,
         linear=canonical(STUDY.evaluate.linear.model_dump()),
-        linear_lbfgs=canonical(STUDY.evaluate.linear_lbfgs.model_dump()),
+        linear_lbfgs=canonical(STUDY.evaluate.model_dump()["linear_lbfgs"]),
     shell:
         "python -m eqco linear-eval {params.study:q} --encoder {input.encoder:q}"
-        " --data {params.data:q} --out {output:q} --threads {threads} > {log:q} 2>&1"
+        " --data {params.data:q} --out {output:q} --state state/{params.cell:q}"
+        " --threads {threads} --gpus {resources.gpus} > {log:q} 2>&1"
 
 
 rule knn_eval:

@@ -5,13 +5,17 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import yaml
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import Paramspace
 
 from eqco import gpus
 from eqco.errors import InputError
+from eqco.files import write
 from eqco.grid import cells
+from eqco.kept import KEPT, stand_ins
 from eqco.params import canonical, config_hash, load_study, parse_study
+from eqco.quick import quick
 
 # What the commands run in; see the file.
 ENVIRONMENT = "../envs/python.yaml"
@@ -25,11 +29,18 @@ study_file = os.path.relpath((workflow.configfiles or ["--configfile"])[-1])
 
 try:
     STUDY = load_study(Path(study_file))
-    if parse_study(config, study_file) != STUDY:
+    values = {key: value for key, value in config.items() if key != "quick"}
+    if parse_study(values, study_file) != STUDY:
         raise InputError(
             f"{study_file}: the jobs read this file alone: "
             "write there what --config or another --configfile says"
         )
+    if config.get("quick"):
+        # a study of its own: its jobs read it from its own folder
+        STUDY = quick(STUDY)
+        study_file = f"{ROOT}/results/{STUDY.study}/study.yaml"
+        if workflow.is_main_process:
+            write(Path(study_file), yaml.safe_dump(STUDY.model_dump(mode="json")))
     CELLS = cells(STUDY, study_file)
 except InputError as error:
     raise WorkflowError(str(error))
@@ -41,6 +52,13 @@ study_file = os.path.abspath(study_file)
 # A study's folder is its working directory: Snakemake's records of a study lie beside its results,
 # and travel with them.
 workdir: f"{ROOT}/results/{STUDY.study}"
+
+
+# What was kept (`python -m eqco keep`) of cells without a folder: they need not run for the table.
+try:
+    STAND_INS = stand_ins(STUDY, Path())
+except InputError as error:
+    raise WorkflowError(f"results/{STUDY.study}/{error}")
 
 
 # Relative: they are parameters of the jobs, and a project that moved must not make them stale.

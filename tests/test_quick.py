@@ -1,0 +1,93 @@
+"""Every recipe in params/, quickly: a dry run as it is, and from its images to a table."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from helpers import ROOT, copy_project, image_folder
+
+from eqco.grid import cells
+from eqco.params import load_study
+from eqco.quick import quick
+
+STUDIES = sorted(ROOT.glob("params/*.yaml"))
+# of a paper or at its size; the others are small as they are, and run elsewhere in tests and docs
+RECIPES = [path for path in STUDIES if load_study(path).network.backbone != "conv5"]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Path:
+    """A copy of the project with small image folders where its studies look for theirs."""
+    folder = tmp_path_factory.mktemp("quick")
+    copy_project(folder, "params")
+    images = image_folder(folder / "images", classes=20, train=8, test=4)
+    for study in map(load_study, STUDIES):
+        path = folder / getattr(study.data, "path", "images")
+        if path.exists():
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.name.endswith(".tar.xz"):
+            with tarfile.open(path, "w:xz") as archive:
+                archive.add(images, ".")
+        else:
+            path.symlink_to(images)
+    return folder
+
+
+def snakemake(folder: Path, *arguments: str) -> str:
+    command = [sys.executable, "-m", "snakemake", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_quick_is_a_study_that_keeps_methods_and_losses(path):
+    study = load_study(path)
+    small = quick(study)
+    assert small.network == study.network
+    assert small.augment == study.augment
+    for name in ("method", "loss", "margin"):
+        kept, all_ = ({getattr(c, name) for c in cells(s).values()} for s in (small, study))
+        assert kept == all_
+    assert len(cells(small)) <= len(cells(study))
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_a_dry_run_as_it_is(path, project):
+    output = snakemake(project, "-n", "--configfile", f"params/{path.name}")
+    assert re.search(rf"^pretrain +{len(cells(load_study(path)))}$", output, re.M)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_quick_run_from_images_to_table(path, project):
+    small, start = quick(load_study(path)), time.monotonic()
+    options = ["--configfile", f"params/{path.name}", "--config", "quick=true"]
+    snakemake(project, *options, "--cores", "2")
+    print(f"{path.stem}: {len(cells(small))} cells in {time.monotonic() - start:.0f} s")
+    folder = project / "results" / small.study
+    table = pd.read_csv(folder / "table.csv")
+    assert len(table) == len(cells(small)) * len(small.evaluate.protocols)
+    assert table["mean"].between(0, 100).all()
+    shutil.rmtree(folder / "cells")  # ResNet-50s
+
+
+def test_two_ranks_run_a_recipe_from_images_to_table(project):
+    options = ["--configfile", "params/simo-imagenet.yaml", "--config", "quick=true"]
+    more = ["--set-resources", "pretrain:gpus=2", "linear_eval:gpus=2", "--cores", "2"]
+    folder = project / "results" / "simo-imagenet-quick"
+    shutil.rmtree(folder, ignore_errors=True)
+    snakemake(project, *options, *more)
+    assert len(pd.read_csv(folder / "table.csv")) == 3 * 2
+    for log in folder.glob("cells/**/*.log"):
+        assert "Traceback" not in log.read_text()
