@@ -214,7 +214,7 @@ def test_commands_in_the_text_exist(page):
         match words:
             case ["make", target]:
                 assert f"\n{target}:" in makefile, command
-            case ["python", "-m", "eqco", name, *_]:
+            case ["python", "-m", "eqco", name, *_] | ["eqco", name, *_]:
                 known = [option for param in EQCO[name].params for option in param.opts]
                 assert options - {"-m"} <= {*known, "--help"}, command
             case ["snakemake", *_]:
