@@ -60,6 +60,10 @@ INSTEAD = {
         "--profile slurm --submitit-cluster local --jobs 2 ",
         "processes in the place of jobs; tests/slurm has a SLURM",
     ),
+    r"^study=negatives data=data/cifar10-jpeg$": (
+        "study=demo data=data/digits; rm -rf results/demo/cells/*/*/margin~0/seed~0",
+        "200 epochs of a ResNet-18; a cell of the demo, which README ran",
+    ),
     r"--submitit-cluster local\b": (
         "--submitit-cluster local --seconds-between-status-checks 1",
         "10 in the profile",
@@ -210,7 +214,7 @@ def test_commands_in_the_text_exist(page):
         match words:
             case ["make", target]:
                 assert f"\n{target}:" in makefile, command
-            case ["python", "-m", "eqco", name, *_]:
+            case ["python", "-m", "eqco", name, *_] | ["eqco", name, *_]:
                 known = [option for param in EQCO[name].params for option in param.opts]
                 assert options - {"-m"} <= {*known, "--help"}, command
             case ["snakemake", *_]:
