@@ -44,7 +44,8 @@ def estimate(study: Study, cell: Cell, ranks: int = 1) -> int:
         kept[storage._cdata] = storage
         return tensor
 
-    encoder = encoder.to(precision).train()
+    # in eval mode it keeps as much, and batch norm asks neither other ranks nor for whole groups
+    encoder = encoder.to(precision).eval()
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         encoder.projector(encoder.backbone(views.to(precision)))
     for parameter in encoder.parameters():
