@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader
-from torchvision.transforms.v2.functional import resized_crop
 
 from eqco import folders
 from eqco.errors import InputError
@@ -36,13 +36,12 @@ HEADER = 1024  # bytes kept free for the file's head, which is known last
 
 @dataclass(frozen=True)
 class Split:
-    """A packed split: its file, how many images it holds, and what was seen while packing.
+    """A packed split: how many images it holds, and what was seen while packing.
 
     ``histogram`` (3, 256) counts the levels of each channel; ``unreadable`` names the files, from
     the folder on, that are no images.
     """
 
-    file: Path
     images: int
     histogram: np.ndarray
     unreadable: list[str]
@@ -188,7 +187,7 @@ class _Packing:
             file.flush()
             os.fsync(file.fileno())
         histogram = np.array(self.record["histogram"])
-        return Split(self.file, len(labels), histogram, self.record["unreadable"])
+        return Split(len(labels), histogram, self.record["unreadable"])
 
     def publish(self, path: Path) -> None:
         """Give the finished file its name."""
@@ -247,15 +246,20 @@ class Jpegs:
     def crops(self, i: int, boxes: Tensor) -> Tensor:
         """Boxes (V, 4), top, left, height, width in pixels, of image i as (V, 3, S, S) uint8."""
         start = int(self.ends[i - 1]) if i else 0
-        image = _decode(self.content[start : int(self.ends[i])])
-        size = [self.size, self.size]
-        cropped = [resized_crop(image, *box, size, antialias=True) for box in boxes.tolist()]
-        return torch.stack(cropped)
+        image = _decode(self.content[start : int(self.ends[i])])[None]  # (1, 3, H, W)
+        size = (self.size, self.size)
+        # what torchvision's resized_crop comes to, without its import of a second
+        cropped = [
+            interpolate(image[..., y : y + h, x : x + w], size, mode="bilinear", antialias=True)
+            for y, x, h, w in boxes.tolist()
+        ]
+        return torch.cat(cropped)
 
-    def centres(self) -> Tensor:
-        """The box (M, 4) of each image that is evaluated: as MoCo's the inner 224 of 256 pixels."""
-        side = (self.sizes.amin(dim=1) * self.share).round().long()  # (M,)
-        corner = (self.sizes - side[:, None]) // 2  # (M, 2)
+    def centres(self, images: Tensor | slice = slice(None)) -> Tensor:
+        """The box (M, 4) of images that is evaluated: as MoCo's the inner 224 of 256 pixels."""
+        sizes = self.sizes[images]  # (M, 2)
+        side = (sizes.amin(dim=1) * self.share).round().long()  # (M,)
+        corner = (sizes - side[:, None]) // 2  # (M, 2)
         return torch.cat([corner, side[:, None], side[:, None]], dim=1)
 
 

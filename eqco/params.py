@@ -138,6 +138,15 @@ class FashionMNIST(Section):
         return self.train_images
 
 
+ImagesPerClass = Annotated[
+    Count | None,
+    Field(
+        description="use the first so many images of each class",
+        exclude_if=lambda count: count is None,  # what results were made by before it was
+    ),
+]
+
+
 class ImageFolder(Section):
     """Any folder of ``train/<class>/*`` and ``test/<class>/*`` images, packed as RGB."""
 
@@ -148,11 +157,7 @@ class ImageFolder(Section):
     size: Annotated[int, Field(ge=4, le=1024)] = Field(
         description="pixels: images are resized to this short side and centre-cropped"
     )
-    images_per_class: Count | None = Field(
-        None,
-        description="use the first so many images of each class",
-        exclude_if=lambda count: count is None,  # what results were made by before it was
-    )
+    images_per_class: ImagesPerClass = None
 
     @property
     def train_size(self) -> int | None:
@@ -173,11 +178,7 @@ class JpegFolder(Section):
     size: Annotated[int, Field(ge=4, le=1024)] = Field(
         224, description="pixels of views, and of the centre that is evaluated"
     )
-    images_per_class: Count | None = Field(
-        None,
-        description="use the first so many images of each class",
-        exclude_if=lambda count: count is None,  # what results were made by before it was
-    )
+    images_per_class: ImagesPerClass = None
 
     @property
     def train_size(self) -> int | None:

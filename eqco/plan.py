@@ -58,11 +58,13 @@ def plan(study: Study, images: int, results: Path, speeds: Path) -> list[tuple[s
             lines.append((name, f"{hours:,.1f} hours on {row['hardware']}, by {row['source']}"))
     if not any(name == "training" for name, _ in lines):
         lines.append(("training", f"hours not known: {speeds} has no speed of such a network"))
-    needed = [
-        f"{max(estimate(study, cell, ranks) for cell in grid) / 1e9:,.1f} GB on each of {ranks}"
-        for ranks in GPUS
-        if all(cell.batch % ranks == 0 for cell in grid)
-    ]
+    # all that the memory of a step depends on
+    different = {(cell.method, cell.negatives, cell.batch): cell for cell in grid}.values()
+    needed = []
+    for ranks in GPUS:
+        if all(cell.batch % ranks == 0 for cell in different):
+            most = max(estimate(study, cell, ranks) for cell in different)
+            needed.append(f"{most / 1e9:,.1f} GB on each of {ranks}")
     lines.append(("memory", f"a step needs at least {', '.join(needed)} GPUs"))
     if isinstance(study.data, ImageFolder):
         lines.append(("storage", f"{images * 3 * study.data.size**2 / 1e9:,.1f} GB of images"))

@@ -28,7 +28,7 @@ class Views:
         params: how a view is made.
         batch: N, of all ranks together; the last, smaller batch of an epoch is dropped.
         views: V, of each image.
-        steps: of all epochs.
+        epochs: how many.
         seed: of the order and the views.
         device: where views are needed.
 
@@ -36,6 +36,7 @@ class Views:
         labels: (M,) int64.
         channels: C.
         steps_per_epoch: batches in an epoch.
+        steps: of all epochs.
 
     Raises:
         InputError: when the batch is larger than the data.
@@ -110,7 +111,7 @@ class Views:
             seed = draw_seed(self.seed, "crops", step)
             boxes = crop_boxes(sizes, self.crop, seed, share()).view(self.views, len(visit), 4)
         else:
-            boxes = self.images.centres()[visit].expand(self.views, -1, 4)
+            boxes = self.images.centres(visit).expand(self.views, -1, 4)
         crops = [self.images.crops(i, boxes[:, j]) for j, i in enumerate(visit.tolist())]
         return torch.stack(crops, dim=1).flatten(0, 1)
 
