@@ -39,16 +39,18 @@ def quick(study: Study) -> Study:
     rating["linear"] |= {"epochs": 2, "drops": [1], "batch": 32}
     if rating["linear_lbfgs"]:
         rating["linear_lbfgs"]["iterations"] = 5
-    blocks = (_cells(block, recipe["batch"], recipe["queue"]) for block in study.grid)
+    small = (recipe["batch"], recipe["lr"], recipe["queue"])
+    blocks = (_cells(block, *small) for block in study.grid)
     different = {canonical(cell): cell for cells in blocks for cell in cells}
     return parse_study({**values, "grid": list(different.values())}, f"{study.study}, quick")
 
 
-def _cells(block: Block, batch: int, queue: int | None) -> list[dict[str, Any]]:
+def _cells(block: Block, batch: int, lr: float, queue: int | None) -> list[dict[str, Any]]:
     """A block for each of its methods, losses and margins."""
     values = block.model_dump(mode="json")
     first = {key: some and some[:1] for key, some in values.items()}
-    first["batches"] = block.batches and [batch]
+    if block.batches:  # and the rates that go with them become one
+        first |= {"batches": [batch], "lrs": block.lrs and [lr]}
     most = [METHODS[method].candidates(batch, queue) or QUEUE for method in block.methods]
     first["negatives"] = [min(block.negatives[0], *most)]
     return [
