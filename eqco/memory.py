@@ -54,12 +54,8 @@ def estimate(study: Study, cell: Cell, ranks: int = 1) -> int:
     return state + passes * _bytes(kept.values()) + 2 * study.pretrain.accumulate * views.nbytes
 
 
-def check(study: Study, cell: Cell, device: torch.device, ranks: int) -> str:
-    """One line of what a step needs and what the device has.
-
-    Raises:
-        InputError: when the batch cannot fit.
-    """
+def check(study: Study, cell: Cell, device: torch.device, ranks: int) -> None:
+    """Raise InputError when a step needs more memory than the device has."""
     needed = estimate(study, cell, ranks)
     if device.type == "cuda":
         there = torch.cuda.get_device_properties(device).total_memory
@@ -67,13 +63,12 @@ def check(study: Study, cell: Cell, device: torch.device, ranks: int) -> str:
         import psutil
 
         there = psutil.virtual_memory().total
-    line = f"at least {needed / 1e9:,.2f} GB of memory, {device} has {there / 1e9:,.2f} GB"
     if needed > there:
         raise InputError(
-            f"pretrain.batch: {cell.batch}: a step needs {line}: take more than {ranks} GPU, "
+            f"pretrain.batch: {cell.batch}: a step needs at least {needed / 1e9:,.2f} GB of "
+            f"memory, {device} has {there / 1e9:,.2f} GB: take more than {ranks} GPU, "
             "pretrain.precision: bfloat16, or a smaller batch"
         )
-    return line
 
 
 def _bytes(tensors: Any) -> int:

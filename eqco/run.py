@@ -105,9 +105,7 @@ def _train(
             flush=True,
         )
 
-    needed = check(study, cell, device, ranks())
-    if rank() == 0:
-        print(f"a step needs {needed}", flush=True)
+    check(study, cell, device, ranks())
     failed, tensors = None, {}
     try:
         encoder, history = pretrain(
