@@ -9,7 +9,6 @@ Ranks are started by ``torchrun``, or on several nodes by SLURM's ``srun``.
 """
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -168,7 +167,7 @@ def from_first(value: Any) -> Any:
 
 def nodes() -> int:
     """Of the SLURM job that this process runs in; 1 outside of one."""
-    return int(os.environ.get("SLURM_NNODES", 1))
+    return int(os.environ.get("SLURM_JOB_NUM_NODES", 1))  # SLURM_NNODES is the step's
 
 
 def is_rank() -> bool:
@@ -193,7 +192,10 @@ def joined(device: Callable[[], torch.device]) -> Iterator[None]:
     if not dist.is_torchelastic_launched():
         from submitit.helpers import TorchDistributedEnvironment
 
-        TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
+        slurm = TorchDistributedEnvironment()
+        # where a node's name in SLURM is no host's
+        slurm.master_addr = os.environ.get("MASTER_ADDR", slurm.master_addr)
+        slurm.export(set_cuda_visible_devices=False, overwrite=True)
     own = device()
     if own.type == "cuda":
         torch.cuda.set_device(own)
@@ -203,7 +205,7 @@ def joined(device: Callable[[], torch.device]) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not re.search("gloo|NCCL", str(error)):
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
         raise Interrupted(f"rank {rank()} of {ranks()} has lost another one") from None
     dist.destroy_process_group()
@@ -235,24 +237,38 @@ def _torchrun(gpus: int) -> None:
     except SignalException as error:
         raise Interrupted(f"{gpus} ranks were stopped by {error.sigval.name}") from None
     except ChildFailedError as error:
-        # the first that was killed; else the first that has ended, and has said why
-        failures = error.failures.items()
-        lost, failure = min(failures, key=lambda one: (one[1].exitcode >= 0, one[1].timestamp))
-        if failure.exitcode >= 0:
-            sys.exit(failure.exitcode)
+        codes = {rank: failure.exitcode for rank, failure in error.failures.items()}
+        lost = min(codes, key=lambda rank: _order(codes[rank]))
+        if (code := codes[lost]) > 0:
+            sys.exit(code)
         raise Interrupted(
-            f"rank {lost} of {gpus} has ended by {signal.Signals(-failure.exitcode).name}, the "
+            f"rank {lost} of {gpus} has ended by {signal.Signals(-code).name}, the "
             "others were stopped: the same command goes on from the last checkpoint"
         ) from None
 
 
+def _order(code: int) -> int:
+    """By which the code that a job of several ranks ends for comes first.
+
+    A rank that fails has said why; one that is killed has not; both take the others with them, which
+    miss a rank or get torchrun's SIGTERM, be it on their way out.
+    """
+    if code in (Interrupted.EXIT_CODE, -signal.SIGTERM):
+        return 2
+    return 0 if code > 0 else 1
+
+
 def _srun(count: int, gpus: int) -> None:
-    command = ["srun", "--overlap", f"--nodes={count}", f"--ntasks-per-node={gpus}"]
+    cpus = int(os.environ.get("SLURM_CPUS_PER_TASK", gpus))  # of the one task, which becomes many
+    command = ["srun", "--overlap", f"--nodes={count}", f"--ntasks={count * gpus}"]
+    command += [f"--ntasks-per-node={gpus}", f"--cpus-per-task={max(cpus // gpus, 1)}"]
     command += ["--kill-on-bad-exit=1", sys.executable, "-m", "eqco"]
-    process = subprocess.Popen([*command, *sys.argv[1:]])
-    for number in SIGNALS:  # srun passes them on to the ranks
-        signal.signal(number, lambda number, frame: process.send_signal(number))
-    if code := process.wait():
+    process = subprocess.Popen([*command, *sys.argv[1:]], start_new_session=True)
+    for number in SIGNALS:  # the only one of them that srun passes on and does nothing else
+        signal.signal(number, lambda number, frame: process.send_signal(signal.SIGUSR2))
+    if code := process.wait():  # the largest of the ranks' own, or 128 and a signal's number
+        if code < Interrupted.EXIT_CODE:
+            sys.exit(code)
         raise Interrupted(
             f"{count} x {gpus} ranks have ended by exit code {code}: "
             "the same command goes on from the last checkpoint"

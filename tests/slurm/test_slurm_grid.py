@@ -90,13 +90,22 @@ def first_epoch(grid: Project) -> int:
     return int(cell_log(grid).split("epoch ")[1].split("/")[0])
 
 
-def trainings(grid: Project) -> list[dict[str, str]]:
-    """The environments of the pretrain commands that run in the folder."""
+def commands(grid: Project) -> list[psutil.Process]:
+    """The pretrain commands that run in the folder."""
     found = []
     for process in processes_in(grid.folder / "results" / "tiny"):
         with suppress(psutil.Error):
             if process.cmdline()[1:4] == ["-m", "eqco", "pretrain"]:
-                found.append(process.environ())
+                found.append(process)
+    return found
+
+
+def trainings(grid: Project) -> list[dict[str, str]]:
+    """Their environments."""
+    found = []
+    for process in commands(grid):
+        with suppress(psutil.Error):
+            found.append(process.environ())
     return found
 
 
@@ -126,6 +135,40 @@ def test_a_cell_runs_on_the_gpu_that_slurm_gives_it(grid):
     wait_until(lambda: not trainings(grid), "the end of all trainings")
     # what was cancelled has saved its state
     assert list(grid.folder.glob("results/tiny/state/**/step-*"))
+
+
+def test_a_cell_on_two_nodes_loses_a_rank_is_stopped_and_goes_on(grid):
+    copy_of_the_project(grid.folder, epochs=60, seeds=1)
+    grid.environment["MASTER_ADDR"] = "127.0.0.1"  # both nodes are this machine
+    nodes = ("--set-resources", "pretrain:nodes=2", "linear_eval:nodes=2", "knn_eval:nodes=2")
+
+    def started(epoch: int) -> tuple[subprocess.Popen[str], dict[str, psutil.Process]]:
+        """Snakemake; the ranks by their nodes, and the command that has started them."""
+        process = grid.start(*SMALL, *nodes, profile=True)
+        wait_until(lambda: f"epoch {epoch}/" in cell_log(grid), f"epoch {epoch}", 90)
+        found = {}
+        for command in commands(grid):
+            variables = command.environ()
+            is_rank = variables["SLURM_STEP_NUM_TASKS"] == "2"
+            found[variables["SLURMD_NODENAME"] if is_rank else "launcher"] = command
+        assert set(found) == {"n1", "n2", "launcher"}
+        return process, found
+
+    process, found = started(5)
+    found["n2"].kill()
+    wait_until(lambda: not found["n1"].is_running(), "the end of the other rank", 30)
+    assert process.wait(timeout=60) == 1
+    assert "eqco: 2 x 1 ranks have ended by exit code 137: the same command" in cell_log(grid)
+
+    process, found = started(20)
+    assert first_epoch(grid) > 1
+    found["launcher"].terminate()
+    assert process.wait(timeout=60) == 1
+    assert "eqco: 2 x 1 ranks have ended by exit code 75: the same command" in cell_log(grid)
+
+    assert grid.run(*SMALL, profile=True) == 0, grid.log
+    assert "goes on with 1 ranks after step" in cell_log(grid)
+    assert first_epoch(grid) >= 20
 
 
 def test_out_of_time_a_cell_is_requeued_and_ends_in_the_same_bytes(grid, long):
