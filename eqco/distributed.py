@@ -250,7 +250,7 @@ def _torchrun(gpus: int) -> None:
 def _order(code: int) -> int:
     """By which the code that a job of several ranks ends for comes first.
 
-    A rank that fails has said why; one that is killed has not; both take the others with them, which
+    A rank that fails has said why; one that is killed has not. Both take the others along, which
     miss a rank or get torchrun's SIGTERM, be it on their way out.
     """
     if code in (Interrupted.EXIT_CODE, -signal.SIGTERM):

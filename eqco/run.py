@@ -201,6 +201,7 @@ def evaluate_linear(
             study.data,
             settings.linear.augment,
             batch=settings.linear.batch,
+            batch_key="evaluate.linear.batch",
             views=1,
             epochs=settings.linear.epochs,
             seed=draw_seed(seed, "probe", 0),

@@ -27,6 +27,7 @@ class Views:
         spec: the study's dataset.
         params: how a view is made.
         batch: N, of all ranks together; the last, smaller batch of an epoch is dropped.
+        batch_key: the study's for it.
         views: V, of each image.
         epochs: how many.
         seed: of the order and the views.
@@ -49,6 +50,7 @@ class Views:
         params: Augment,
         *,
         batch: int,
+        batch_key: str = "pretrain.batch",
         views: int,
         epochs: int,
         seed: int,
@@ -58,9 +60,7 @@ class Views:
         self.labels = tensors["labels"]
         self.images = images_of(tensors, spec.model_dump())
         if batch > len(self.images):
-            raise InputError(
-                f"pretrain.batch: {batch}: {data} has {len(self.images)} training images"
-            )
+            raise InputError(f"{batch_key}: {batch}: {data} has {len(self.images)} training images")
         self.batch, self.views, self.seed, self.device = batch, views, seed, device
         self.steps_per_epoch = len(self.images) // batch
         self.steps = epochs * self.steps_per_epoch

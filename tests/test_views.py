@@ -101,3 +101,5 @@ def test_the_last_step_is_the_last(packed):
 def test_a_batch_larger_than_the_data_is_refused(packed):
     with pytest.raises(InputError, match=r"pretrain.batch: 22: .* has 21 training images"):
         views(packed, batch=22)
+    with pytest.raises(InputError, match=r"evaluate.linear.batch: 22: .* has 21 training images"):
+        views(packed, batch=22, batch_key="evaluate.linear.batch")
