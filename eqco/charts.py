@@ -96,7 +96,7 @@ def against_k(table: pd.DataFrame, method: str) -> dict[str, Any]:
         "x:Q",
         title="negatives an anchor, K",
         scale=alt.Scale(type="log", base=2, domain=[ticks[0] / 1.4, ticks[-1] * 1.4], nice=False),
-        axis=alt.Axis(values=ticks, format="d", labelOverlap="greedy"),
+        axis=alt.Axis(values=[int(k) for k in ticks_of(rows)], format="d", labelOverlap="greedy"),
     )
     span = [alt.ExprRef(f"spans[protocol][{i}]") for i in (0, 1)]
     y = alt.Y("mean:Q", title="test accuracy [%]", scale=alt.Scale(zero=False, domain=span))
@@ -187,12 +187,10 @@ def curve(column: str, epochs: int) -> dict[str, Any]:
         A chart of the dataset ``history``, which the page puts in: rows with ``epoch``, ``seed``
         and the columns of CURVES.
     """
+    # of few epochs Vega would write halves, as whole numbers
+    whole = {"values": list(range(1, epochs + 1))} if epochs < 5 else {"tickCount": 5}
     drawn = alt.Chart(alt.NamedData("history")).encode(
-        x=alt.X(
-            "epoch:Q",
-            axis=alt.Axis(tickCount=5, tickMinStep=1, format="d"),
-            scale=alt.Scale(nice=False),
-        )
+        x=alt.X("epoch:Q", axis=alt.Axis(format="d", **whole), scale=alt.Scale(nice=False))
     )
     hover = alt.selection_point(
         name="hover", on="pointerover", clear="pointerout", nearest=True, fields=["epoch"]

@@ -47,7 +47,7 @@ def negatives(accuracies: pd.DataFrame, title: str, stem: Path) -> None:
     methods, lines = list(rows["method"].unique()), list(rows["line"].unique())
     protocols = [name for name in rows["protocol"].unique() if name != "knn"]
     panels = [(method, protocol) for method in methods for protocol in protocols]
-    aside = aside_of(lines, ticks_of(rows))
+    aside = aside_of(lines, list(ticks_of(rows)))
     # one method: its protocols side by side; several: a row each
     height, width = max(len(methods), 1), len(protocols)
     size = (4 * width, 1.2 + 2.6 * height)
@@ -129,16 +129,18 @@ def theory(curves: pd.DataFrame, title: str, stem: Path) -> None:
 def _k_axis(axis: Axes, rows: pd.DataFrame) -> None:
     axis.set_xscale("log", base=2)
     ticks = ticks_of(rows)
-    axis.set_xticks(ticks, [str(k) for k in ticks])
+    axis.set_xticks(list(ticks), list(ticks.values()))
     axis.minorticks_off()
 
 
-def ticks_of(rows: pd.DataFrame) -> list[int]:
-    """Every K but those too near to the one before, as 256 to 255, to be written beside it."""
-    ticks: list[int] = []
+def ticks_of(rows: pd.DataFrame) -> dict[int, str]:
+    """Where K is written; one too near to another, as 256 to 255, stands beside it."""
+    ticks: dict[int, str] = {}
     for k in sorted(rows["negatives"].unique()):
-        if not ticks or k > 1.2 * ticks[-1]:
-            ticks.append(k)
+        if ticks and k <= 1.2 * (last := max(ticks)):
+            ticks[last] += f", {k}"
+        else:
+            ticks[k] = str(k)
     return ticks
 
 

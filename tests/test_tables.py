@@ -122,10 +122,9 @@ def test_lines_are_told_apart_by_what_varies(accuracies, tmp_path):
 
 
 def test_numbers_on_the_axis_do_not_overlap(accuracies):
-    near = accuracies.assign(negatives=accuracies["negatives"] + 1)
-    both = pd.concat([accuracies.assign(negatives=255), near.assign(negatives=256)])
-    assert figures.ticks_of(both) == [255]
-    assert figures.ticks_of(accuracies) == sorted(accuracies["negatives"].unique())
+    both = pd.concat([accuracies.assign(negatives=k) for k in (64, 256, 255)])
+    assert figures.ticks_of(both) == {64: "64", 255: "255, 256"}
+    assert list(figures.ticks_of(accuracies)) == sorted(accuracies["negatives"].unique())
 
 
 def test_a_margin_too_large_for_the_exponential_is_an_infinite_alpha():
