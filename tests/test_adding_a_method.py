@@ -8,6 +8,7 @@ import subprocess
 import sys
 from functools import partial
 
+import pytest
 from helpers import ROOT, TINY
 
 
@@ -35,5 +36,9 @@ def test_one_file_and_one_line(tmp_path, digits):
     assert done.returncode == 0, done
     history = json.loads((tmp_path / "out" / "pretrain.json").read_text())["history"]
     assert history[-1]["loss"] < history[0]["loss"]
+    done = run([*command, "--cell", cell, "--out", "ranks", "--gpus", "2"])
+    assert done.returncode == 0, done
+    of_two = json.loads((tmp_path / "ranks" / "pretrain.json").read_text())["history"]
+    assert of_two[-1]["loss"] == pytest.approx(history[-1]["loss"], rel=0.02)
     schema = run([sys.executable, "-m", "eqco", "schema"])  # what `make schema` writes
     assert '"nomomentum"' in schema.stdout
