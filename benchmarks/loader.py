@@ -1,0 +1,179 @@
+"""Pairs per second of the data loader alone: python benchmarks/loader.py --augment crops
+
+A pair is two views of an image: decoded, cropped to 224 pixels, flipped and normalised, and with
+``--augment moco-v2`` also of other colours and blurred. The images are noise, the coarser the
+stronger as in photographs, of 500 x 375 pixels and about as many bytes as ImageNet's. Every side
+has two worker processes; what it reads is in the page cache. The sides run in turn, ``--rounds``
+times ``--steps`` batches each. Prints one JSON line with the median and the range over the rounds
+of:
+
+- ``eqco``: the packed file, of images with a short side of 256; the workers decode and crop, two
+  threads of the main process do the rest, as there is no GPU;
+- ``eqco_workers``: the workers' part of that alone, crops as uint8: all that a GPU waits for;
+- ``torchvision``: ImageFolder and DataLoader with MoCo's transforms, in the workers;
+- ``webdataset``: eight shards and a shuffle buffer, with the same transforms;
+- ``litdata``: chunks of JPEGs, shuffled, with the same transforms;
+
+each of the last three on the images as they are, and, ``_256``, on the files that eqco packed.
+"""
+
+import argparse
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from io import BytesIO
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, ImageFilter
+from report import report
+from torch.nn.functional import interpolate
+from torch.utils.data import DataLoader
+from torchvision import datasets, transforms
+
+from eqco import data
+from eqco.jpegs import in_workers
+from eqco.malloc import keep_freed_memory
+from eqco.params import Augment, load_study
+from eqco.views import Views
+
+try:
+    import litdata
+    import webdataset
+except ImportError:
+    sys.exit("benchmarks/loader.py: needs two other loaders: pip install webdataset litdata")
+
+WARM = 4  # batches: what the workers have made ahead is used up
+WORKERS = 2
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--augment", choices=("crops", "moco-v2"), required=True)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    torch.set_num_threads(WORKERS)
+    keep_freed_memory()  # as a training does; workers inherit it, on every side
+    batch, cpu = arguments.batch, torch.device("cpu")
+    study = load_study(Path("params/moco-v2-imagenet.yaml"))
+    colours = arguments.augment == "moco-v2"
+    augment = study.augment if colours else Augment(crop=[0.2, 1.0], flip=0.5)
+    settings: dict[str, Any] = {"augment": arguments.augment, "batch": batch, "workers": WORKERS}
+    with tempfile.TemporaryDirectory() as temporary:
+        originals, packed, resized = (Path(temporary, name) for name in ("500", "packed", "256"))
+        draw(originals / "train" / "class", (arguments.steps + 2 * WARM) * batch)
+        draw(originals / "test" / "class", 1)
+        spec = study.data.model_copy(update={"path": str(originals)})
+        data.prepare(spec, packed)
+        unpack(packed, resized / "train" / "class")
+        manifest = data.read_manifest(packed)
+        pair = Pair(colours, manifest["mean"], manifest["std"])
+        once = {"batch": batch, "views": 2, "epochs": 1, "seed": 0, "device": cpu}
+        views = partial(Views, packed, spec, augment, **once)
+        sides: dict[str, Callable[[], Iterator[Any]]] = {
+            "eqco": lambda: map(v := views(), range(len(v))),
+            "eqco_workers": lambda: in_workers(v := views(), range(len(v)), cpu),
+        }
+        for suffix, folder in (("", originals), ("_256", resized)):
+            images = sorted(folder.glob("train/*/*"))
+            kilobytes = sum(path.stat().st_size for path in images) / len(images) / 1000
+            settings[f"kilobytes{suffix}"] = round(kilobytes)
+            for name, loader in peers(images, folder / "peers", pair, batch).items():
+                sides[name + suffix] = loader.__iter__
+        rates: dict[str, list[float]] = {name: [] for name in sides}
+        for _ in range(arguments.rounds):
+            for name, side in sides.items():
+                batches = side()
+                for _ in range(WARM):
+                    next(batches)
+                start = time.perf_counter()
+                for _ in range(arguments.steps):
+                    next(batches)
+                rates[name].append(arguments.steps * batch / (time.perf_counter() - start))
+                for _ in batches:  # until its workers end
+                    pass
+    report(settings, rates)
+
+
+def draw(out: Path, count: int) -> None:
+    """Write images of noise, the coarser the stronger, and little of it in the colours."""
+    out.mkdir(parents=True)
+    generator, size = torch.Generator().manual_seed(0), (375, 500)
+    for i in range(count):
+        image = torch.full((1, 3, *size), 128.0)
+        for octave in range(8):
+            shape = [1 + (side >> octave) for side in size]
+            gray = torch.randn(1, 1, *shape, generator=generator)
+            grains = gray + 0.3 * torch.randn(1, 3, *shape, generator=generator)
+            image += 8 * 1.3**octave * interpolate(grains, size, mode="bilinear")
+        pixels = image[0].clamp(0, 255).byte().permute(1, 2, 0).numpy()
+        Image.fromarray(pixels).save(out / f"{i:06}.jpg", quality=95)
+
+
+def unpack(packed: Path, out: Path) -> None:
+    """Write the packed training images as files."""
+    out.mkdir(parents=True)
+    tensors = data.load(packed, "train")
+    for i, (start, end) in enumerate(pairwise([0, *tensors["ends"].tolist()])):
+        (out / f"{i:06}.jpg").write_bytes(tensors["content"][start:end].numpy().data)
+
+
+class Pair:
+    """Two views of an image by torchvision's transforms, as in MoCo's main_moco.py."""
+
+    def __init__(self, colours: bool, mean: list[float], std: list[float]) -> None:
+        jitter = transforms.ColorJitter(0.4, 0.4, 0.4, 0.1)
+        self.view = transforms.Compose(
+            [
+                transforms.RandomResizedCrop(224, scale=(0.2, 1.0)),
+                transforms.RandomApply([jitter], 0.8 * colours),
+                transforms.RandomGrayscale(0.2 * colours),
+                transforms.RandomApply([blur], 0.5 * colours),
+                transforms.RandomHorizontalFlip(),
+                transforms.ToTensor(),
+                transforms.Normalize(mean, std),
+            ]
+        )
+
+    def __call__(self, content: bytes) -> list[torch.Tensor]:
+        image = Image.open(BytesIO(content)).convert("RGB")
+        return [self.view(image), self.view(image)]
+
+
+def blur(image: Image.Image) -> Image.Image:
+    return image.filter(ImageFilter.GaussianBlur(random.uniform(0.1, 2)))
+
+
+def peers(images: list[Path], out: Path, pair: Pair, batch: int) -> dict[str, Iterable[Any]]:
+    """A loader of each, for the same images; what they are packed in is written to ``out``."""
+    folder = datasets.ImageFolder(str(images[0].parents[1]), pair, loader=read)
+    (out / "shards").mkdir(parents=True)
+    with webdataset.ShardWriter(f"{out}/shards/%06d.tar", len(images) // 8, verbose=0) as shards:
+        for path in images:
+            shards.write({"__key__": path.stem, "jpg": read(path)})
+    web = webdataset.WebDataset(sorted(map(str, out.glob("shards/*"))), shardshuffle=8)
+    web = web.shuffle(1000).to_tuple("jpg").map_tuple(pair)
+    litdata.optimize(read, images, str(out / "chunks"), chunk_bytes="16MB", num_workers=1)
+    lit = litdata.StreamingDataset(str(out / "chunks"), shuffle=True, transform=pair)
+    return {
+        "torchvision": DataLoader(folder, batch, shuffle=True, num_workers=WORKERS),
+        "webdataset": webdataset.WebLoader(web, batch_size=batch, num_workers=WORKERS),
+        "litdata": litdata.StreamingDataLoader(lit, batch_size=batch, num_workers=WORKERS),
+    }
+
+
+def read(path: str | Path) -> bytes:
+    return Path(path).read_bytes()
+
+
+if __name__ == "__main__":
+    main()
