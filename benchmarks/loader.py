@@ -162,7 +162,9 @@ def peers(images: list[Path], out: Path, pair: Pair, batch: int) -> dict[str, It
             shards.write({"__key__": path.stem, "jpg": read(path)})
     web = webdataset.WebDataset(sorted(map(str, out.glob("shards/*"))), shardshuffle=8)
     web = web.shuffle(1000).to_tuple("jpg").map_tuple(pair)
-    litdata.optimize(read, images, str(out / "chunks"), chunk_bytes="16MB", num_workers=1)
+    # else it sets spawn for the whole process, and only eqco's workers would keep freed memory
+    how = {"chunk_bytes": "16MB", "num_workers": 1, "start_method": "fork"}
+    litdata.optimize(read, images, str(out / "chunks"), **how)
     lit = litdata.StreamingDataset(str(out / "chunks"), shuffle=True, transform=pair)
     return {
         "torchvision": DataLoader(folder, batch, shuffle=True, num_workers=WORKERS),
