@@ -14,7 +14,7 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed
 	sh .ci/packages.sh slurm chromium
-	PATH="$$PATH:/usr/sbin" $(BIN)/pytest --numprocesses 3 --dist loadfile
+	PATH="$$PATH:/usr/sbin" $(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 # A SLURM of two nodes on this machine, to try `snakemake --profile slurm` on; needs root.
 slurm-up: $(VENV)/installed

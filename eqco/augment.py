@@ -154,7 +154,7 @@ def _smooth(sigma: Tensor, size: int, kernel: int) -> Tensor:
 def gaussian_blur(x: Tensor, sigma: Tensor, kernel: int) -> Tensor:
     """Blur with ``sigma`` (B,) pixels and ``kernel`` taps (odd, under twice the image's side)."""
     rows = _smooth(sigma, x.shape[2], kernel)
-    columns = _smooth(sigma, x.shape[3], kernel)
+    columns = rows if x.shape[2] == x.shape[3] else _smooth(sigma, x.shape[3], kernel)
     return _separable(x, rows, columns)
 
 

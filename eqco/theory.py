@@ -59,20 +59,20 @@ def curves(
     """
     rows = []
     own = torch.arange(len(q))
-    for margin in ("0", "eqco"):
-        for negatives in [n for n in KS if n < len(q)]:
+    for negatives in [n for n in KS if n < len(q)]:
+        generator = torch.Generator().manual_seed(draw_seed(0, "negatives", negatives))
+        drawn = [  # (M, K) each, the same for both margins
+            others(sample(len(q), len(q) - 1, negatives, generator, shared=False), own)
+            for _ in range(draws)
+        ]
+        for margin in ("0", "eqco"):
             m = eqco_margin(negatives, alpha, temperature) if margin == "eqco" else 0.0
-            generator = torch.Generator().manual_seed(draw_seed(0, "negatives", negatives))
             total, norm, loss = torch.zeros_like(q), 0.0, 0.0
-            for _ in range(draws):
-                column = sample(len(q), len(q) - 1, negatives, generator, shared=False)
+            for columns in drawn:
                 x = q.clone().requires_grad_()
                 s = x @ k.T  # (M, M)
                 value = info_nce(
-                    s.diagonal(),
-                    s.gather(1, others(column, own)),
-                    temperature=temperature,
-                    margin=m,
+                    s.diagonal(), s.gather(1, columns), temperature=temperature, margin=m
                 )
                 (gradient,) = torch.autograd.grad(value.sum(), x)
                 total += gradient / draws
@@ -88,7 +88,7 @@ def curves(
                     "bound": float(torch.log1p(effective)) - loss,
                 }
             )
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame(rows).sort_values("margin", kind="stable", ignore_index=True)
     largest = table.groupby("margin", sort=False)["gradient"].transform("last")
     table.insert(3, "relative", table["gradient"] / largest)
     return table
