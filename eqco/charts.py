@@ -76,6 +76,8 @@ def against_k(table: pd.DataFrame, method: str) -> dict[str, Any]:
     columns = ["id", "line", "negatives", "x", "mean", "std", "accuracy", "values", *choices]
     points: list[Any] = rows[columns].to_dict("records")
     every_line = list(table["line"].unique())
+    beyond = 1.2 * max(aside_of(every_line, ticks).values())
+    domain = [ticks[0] / beyond, ticks[-1] * beyond]
     axes = [name for name in choices if name != "protocol"]
 
     def look(values: tuple[str, ...]) -> dict[str, Any]:
@@ -95,7 +97,7 @@ def against_k(table: pd.DataFrame, method: str) -> dict[str, Any]:
     x = alt.X(
         "x:Q",
         title="negatives an anchor, K",
-        scale=alt.Scale(type="log", base=2, domain=[ticks[0] / 1.4, ticks[-1] * 1.4], nice=False),
+        scale=alt.Scale(type="log", base=2, domain=domain, nice=False),
         axis=alt.Axis(values=[int(k) for k in ticks_of(rows)], format="d", labelOverlap="greedy"),
     )
     span = [alt.ExprRef(f"spans[protocol][{i}]") for i in (0, 1)]
