@@ -38,7 +38,9 @@ def test_with_alpha_k_both_margins_are_one():
     assert rows["gradient"].nunique() == rows["bound"].nunique() == 1
 
 
-def test_the_command(digits, tmp_path):
+def test_the_command(digits, tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # two wait for each other beside others
+
     from eqco.grid import cells
     from eqco.params import load_study
 
