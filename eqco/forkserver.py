@@ -4,13 +4,15 @@ Importing torch and its optimisers takes about three seconds, as long as a small
 ``start`` leaves a server that has them imported. While EQCO_FORKSERVER names its socket, ``python
 -m eqco`` hands its arguments, folder, environment and standard streams to a fork of the server,
 passes signals on, and ends with the fork's exit code. Where no server answers, it runs as ever. The
-server ends with the process that started it, a fork with the command that asked for it.
+server ends with the process that started it. A fork gets SIGTERM when the command that asked for it
+is gone, or the server: a training saves its state and stops, as nobody waits for it any more.
 """
 
 import contextlib
 import importlib
 import json
 import os
+import select
 import shutil
 import signal
 import socket
@@ -69,6 +71,7 @@ def call(arguments: list[str]) -> int | None:
 def serve(listener: socket.socket, parent: int, main: Callable[[], None]) -> None:
     """Fork for every connection until the process ``parent`` has ended."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # forks report for themselves
+    alive, held = os.pipe()  # it closes when the server, which alone holds its other end, is gone
     listener.settimeout(1)
     while os.getppid() == parent:
         try:
@@ -79,14 +82,15 @@ def serve(listener: socket.socket, parent: int, main: Callable[[], None]) -> Non
             try:
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 listener.close()
+                os.close(held)
                 connection.setblocking(True)
-                _answer(connection, main)
+                _answer(connection, alive, main)
             finally:
                 os._exit(0)  # the command has had its exit code; nothing of the server's runs
         connection.close()
 
 
-def _answer(connection: socket.socket, main: Callable[[], None]) -> None:
+def _answer(connection: socket.socket, server: int, main: Callable[[], None]) -> None:
     length, streams, _, _ = socket.recv_fds(connection, 4, 3)
     with connection.makefile("rb") as request:
         arguments, folder, environment = json.loads(request.read(int.from_bytes(length, "big")))
@@ -98,7 +102,7 @@ def _answer(connection: socket.socket, main: Callable[[], None]) -> None:
     os.environ.update(environment)
     sys.argv[1:] = arguments
     connection.sendall(f"{os.getpid()}\n".encode())
-    threading.Thread(target=_end_with, args=[connection], daemon=True).start()
+    threading.Thread(target=_end_with, args=[connection, server], daemon=True).start()
     code = 0
     try:
         main()
@@ -115,10 +119,10 @@ def _answer(connection: socket.socket, main: Callable[[], None]) -> None:
     connection.sendall(f"{code}\n".encode())
 
 
-def _end_with(connection: socket.socket) -> None:
-    """End this process when the command that asked for it is gone."""
-    with contextlib.suppress(OSError):
-        connection.recv(1)
+def _end_with(connection: socket.socket, server: int) -> None:
+    """End this process when the command that asked for it is gone, or the server."""
+    ends: list[socket.socket | int] = [connection, server]
+    select.select(ends, [], [])  # neither sends anything: it has closed
     os.kill(os.getpid(), signal.SIGTERM)
 
 

@@ -97,6 +97,31 @@ def test_the_fork_ends_with_a_command_that_was_killed(running):
         assert time.monotonic() < deadline
 
 
+def test_a_training_saves_and_stops_when_its_server_is_gone(digits, tmp_path):
+    """As it is when Snakemake is killed: nobody waits for the cell any more."""
+    text = TINY.read_text().replace("epochs: 1\n", "epochs: 100000\n")
+    (tmp_path / "long.yaml").write_text(text)
+    arguments = command(tmp_path / "out", digits)
+    arguments[4] = str(tmp_path / "long.yaml")
+    # the one that starts the server and the command, as Snakemake does, and is killed
+    code = (
+        "import subprocess, sys; from eqco import forkserver\n"
+        "forkserver.start(); subprocess.run(sys.argv[1:])"
+    )
+    starter = subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert starter.stdout is not None
+    assert starter.stdout.readline().startswith("epoch 1/")
+    starter.kill()
+    told = starter.stdout.read()  # until all that write to it have ended
+    assert "stopped by SIGTERM at step" in told
+    assert list((tmp_path / "out" / "state").rglob("step-*.safetensors"))
+
+
 def test_without_a_server_the_command_runs_as_ever(digits, tmp_path):
     environment = {**os.environ, forkserver.VARIABLE: str(tmp_path / "nobody")}
     done = subprocess.run(
