@@ -5,6 +5,7 @@ import platform
 import resource
 import statistics
 import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ def provenance(device: "torch.device") -> dict[str, Any]:
         "versions": {
             "python": platform.python_version(),
             **{name: version(name) for name in PACKAGES},
+            **(gpu_versions() if gpu else {}),
         },
         "hardware": torch.cuda.get_device_name(device) if gpu else processor(),
         "threads": torch.get_num_threads(),
@@ -37,17 +39,43 @@ def peak_memory(device: "torch.device") -> dict[str, float | None]:
     """The most memory that this process held so far, in MB: ``host``, and ``device`` if a GPU."""
     import torch
 
-    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
+    unit = 1 if sys.platform == "darwin" else 1024  # Linux counts in KiB, macOS in bytes
+    host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     gpu = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
     return {"host": round(host / 1e6, 1), "device": None if gpu is None else round(gpu / 1e6, 1)}
 
 
+def gpu_versions() -> dict[str, str | None]:
+    """The versions of CUDA and cuDNN that torch brings, and of the machine's NVIDIA driver."""
+    import torch
+
+    driver = Path("/sys/module/nvidia/version")
+    return {
+        "cuda": torch.version.cuda,
+        "cudnn": str(torch.backends.cudnn.version()),
+        "driver": driver.read_text().strip() if driver.exists() else None,
+    }
+
+
 def revision() -> str:
-    """``git describe`` of the source tree, ``-dirty`` where it has changes; "" outside of git."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    """``git describe`` of the source tree, ``-dirty`` where it has changes.
+
+    Of an installed wheel, the revision that it was built from; "" where neither is known.
+    """
     folder = Path(__file__).parent
+    built_from = folder / "REVISION"  # hatch_build.py
+    if built_from.exists():
+        return built_from.read_text(encoding="utf-8").strip()
+    # an installed copy may lie within another project's repository
+    own = _git(folder, "ls-files", "--error-unmatch", Path(__file__).name)
+    return _git(folder, "describe", "--always", "--dirty", "--abbrev=12") if own else ""
+
+
+def _git(folder: Path, *arguments: str) -> str:
     try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["git", *arguments], cwd=folder, capture_output=True, text=True, check=False
+        )
     except OSError:
         return ""
     return done.stdout.strip()
