@@ -10,7 +10,7 @@ SLURM ?= /tmp/eqco-slurm
 
 demo: $(VENV)/installed
 	$(BIN)/snakemake --configfile params/demo.yaml
-	@cat results/demo/table.md
+	@cat results/demo/summary.md
 
 test: $(VENV)/installed
 	sh .ci/packages.sh slurm chromium

@@ -1,6 +1,5 @@
 """``python -m eqco``: each step of a study as a command that can be used alone."""
 
-import os
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -30,7 +29,11 @@ ResultsFolder = Annotated[
 ]
 ResultFile = Annotated[Path, typer.Option("--out", help="JSON file to write the accuracies to")]
 Device = Annotated[
-    str, typer.Option(help="cpu, cuda, cuda:1 …; auto takes a GPU of its own if there is one")
+    str,
+    typer.Option(
+        envvar="EQCO_DEVICE",
+        help="cpu, cuda, cuda:1 …; auto takes a GPU of its own if there is one",
+    ),
 ]
 Threads = Annotated[
     int | None,
@@ -39,7 +42,9 @@ Threads = Annotated[
 Gpus = Annotated[
     int,
     typer.Option(
-        min=0, help="On each node, a rank for each: torchrun's, or srun's in a job of several nodes"
+        min=0,
+        help="On each node, a rank for each: torchrun's, or srun's in a job of several nodes; "
+        "0 is the CPU",
     ),
 ]
 PublishedFile = Annotated[Path, typer.Option(help="CSV file of published numbers")]
@@ -109,7 +114,7 @@ def pretrain(
         data,
         out,
         state or out / "state",
-        device=_once(device, threads),
+        device=_once(device, threads, gpus),
         checkpoint_seconds=checkpoint_seconds,
     )
 
@@ -137,7 +142,7 @@ def linear_eval(
         return
     from eqco.run import evaluate_linear
 
-    where = _once(device, threads)
+    where = _once(device, threads, gpus)
     evaluate_linear(parsed, encoder, data, out, state or out.parent / "state", device=where)
 
 
@@ -149,11 +154,12 @@ def knn_eval(
     out: ResultFile,
     device: Device = "auto",
     threads: Threads = None,
+    gpus: Annotated[int, typer.Option(min=0, help="It takes one at most; 0 is the CPU")] = 1,
 ) -> None:
     """Rate a frozen encoder by a weighted k-nearest-neighbour vote."""
     from eqco.run import evaluate_knn
 
-    evaluate_knn(load_study(study), encoder, data, out, device=_once(device, threads))
+    evaluate_knn(load_study(study), encoder, data, out, device=_once(device, threads, gpus))
 
 
 @app.command()
@@ -162,8 +168,12 @@ def table(
     results: ResultsFolder = None,
     published: PublishedFile = PUBLISHED,
 ) -> None:
-    """Gather a study's cells in table.csv, table.md, metrics.json, negatives.svg and .png."""
+    """Gather a study's cells in table.csv, table.md, metrics.json, negatives.svg and .png.
+
+    It prints summary.md, the means by margin and K.
+    """
     from eqco import figures, tables
+    from eqco import summary as at_a_glance
     from eqco.files import write
     from eqco.provenance import gather
     from eqco.results import write_json
@@ -173,11 +183,14 @@ def table(
     accuracies, summaries = tables.read_study(parsed, folder, str(study))
     rows = tables.beside_published(tables.aggregate(accuracies), parsed, published)
     write(folder / "table.csv", rows.to_csv(index=False))
-    write(folder / "table.md", tables.markdown(rows))
+    notes = tables.notes(parsed, summaries)
+    write(folder / "table.md", tables.markdown(rows, notes))
+    shown = "\n".join([at_a_glance.summary(rows), *(f"{note}\n" for note in notes)])
+    write(folder / "summary.md", shown)
     write_json(folder / "metrics.json", tables.metrics(rows))
     figures.negatives(accuracies, parsed.study, folder / "negatives")
     write_json(folder / "provenance.json", gather(parsed, summaries))
-    print(tables.markdown(rows), end="")
+    print(shown, end="")
 
 
 @app.command("cells")
@@ -334,36 +347,15 @@ def _launched(gpus: int) -> bool:
     return False
 
 
-def _once(name: str, threads: int | None) -> Callable[[], Any]:
+def _once(name: str, threads: int | None, gpus: int) -> Callable[[], Any]:
     """Gives the device; a GPU is claimed when it is asked for."""
-    return cache(lambda: _device(name, threads))
 
+    def choose() -> Any:
+        from eqco.device import choose
 
-def _device(name: str, threads: int | None) -> Any:
-    import torch
+        return choose(name, threads, gpus)
 
-    if threads:
-        torch.set_num_threads(max(1, threads // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
-    try:
-        if name == "auto":
-            return _own_gpu() if torch.cuda.is_available() else torch.device("cpu")
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"--device: {name}: {str(error).splitlines()[0]}") from None
-    return device
-
-
-def _own_gpu() -> Any:
-    import torch
-
-    from eqco import gpus
-
-    several = range(torch.cuda.device_count())
-    if len(several) == 1:  # a scheduler's choice, or the only one
-        return torch.device("cuda")
-    names = [str(torch.cuda.get_device_properties(i).uuid) for i in several]
-    return torch.device("cuda", gpus.claim(names))
+    return cache(choose)
 
 
 def main() -> None:

@@ -5,30 +5,34 @@ import math
 import torch
 from torch import Tensor
 
-from eqco.losses import Negatives, weight
-from eqco.objectives import margin
-from eqco.params import Cell
+from eqco.losses import Negatives
+from eqco.objectives import margin, weights
+from eqco.params import Cell, LossSettings
 
 NAMES = ("weight", "weight_cv", "positive", "negative", "gradient")
 
 
 @torch.no_grad()
-def measure(positive: Tensor, negatives: Negatives, queries: Tensor, cell: Cell) -> Tensor:
+def measure(
+    positive: Tensor, negatives: Negatives, queries: Tensor, cell: Cell, settings: LossSettings
+) -> Tensor:
     """The numbers of NAMES for one step after its backward pass, (5,), on the device.
 
     Args:
         positive: s0 (A,).
         negatives: s_1 … s_K (A, K).
         queries: gradient of the mean loss at the unit embeddings of the anchors, (A, D).
-        cell: for τ and the margin.
+        cell: for the loss, τ and the margin.
+        settings: of the losses that are not an InfoNCE with a margin.
 
     Returns:
-        The mean over anchors, and the coefficient of variation, of InfoNCE's weight W at
-        the cell's margin (at margin 0 for losses without one); the mean similarities of positives
-        and negatives; and the mean over anchors of ‖∂L_i/∂q_i‖.
+        The mean over anchors, and the coefficient of variation, of the loss's weight W
+        (``objectives.weights``), not a number for a loss without one; the mean similarities of
+        positives and negatives; and the mean over anchors of ‖∂L_i/∂q_i‖.
     """
-    m = margin(cell) if cell.loss == "info-nce" else 0.0
-    w = weight(positive, negatives, temperature=cell.temperature, margin=m)
+    w = weights(cell, settings, positive, negatives)
+    if w is None:
+        w = torch.full_like(positive, math.nan)
     gradient = queries.norm(dim=1).mean() * len(queries)  # the loss is a mean over anchors
     cv = w.std(correction=0) / w.mean()
     return torch.stack([w.mean(), cv, positive.mean(), negatives.mean(), gradient])

@@ -200,24 +200,26 @@ def with_zero(x: Tensor) -> Tensor:
     return F.pad(x, (0, 1))
 
 
-def knn(features: Features, params: KNN, chunk: int = 1024) -> float:
+def knn(features: Features, params: KNN, chunk: int = 1024) -> dict[str, float]:
     """Weighted k-nearest-neighbour vote (arXiv 1805.01978, section 3.4).
 
     The k training images of largest cosine similarity s vote for their class with weight
     exp(s/T); k is at most the training images there are.
 
     Returns:
-        Test accuracy in percent.
+        Test accuracy in percent of each of ``params.votes``.
     """
     bank = F.normalize(features.train)  # (M, F)
-    k = min(params.k, len(bank))
-    votes = []
+    scores: dict[str, list[Tensor]] = {name: [] for name in params.votes}
     for queries in F.normalize(features.test).split(chunk):
-        similarity, neighbour = (queries @ bank.T).topk(k)  # (B, k)
+        most = min(max(params.votes.values()), len(bank))
+        similarity, neighbour = (queries @ bank.T).topk(most)  # (B, k), the nearest first
         weight = (similarity / params.temperature).exp()
-        vote = weight.new_zeros(len(queries), features.classes)  # (B, Y)
-        votes.append(vote.scatter_add_(1, features.train_labels[neighbour], weight))
-    return accuracy(torch.cat(votes), features.test_labels)
+        label = features.train_labels[neighbour]
+        for name, k in params.votes.items():
+            votes = weight.new_zeros(len(queries), features.classes)  # (B, Y)
+            scores[name].append(votes.scatter_add_(1, label[:, :k], weight[:, :k]))
+    return {name: accuracy(torch.cat(s), features.test_labels) for name, s in scores.items()}
 
 
 def accuracy(scores: Tensor, labels: Tensor) -> float:

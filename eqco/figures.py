@@ -33,7 +33,7 @@ STYLE: dict[Any, Any] = {
 
 
 def negatives(accuracies: pd.DataFrame, title: str, stem: Path) -> None:
-    """Draw linear accuracy against K, one line a margin or loss, to ``stem``.svg and ``stem``.png.
+    """Draw accuracy against K, one line a margin or loss, to ``stem``.svg and ``stem``.png.
 
     Points are means over the seeds, bars one sample standard deviation. A panel a protocol and
     method; lines are told apart by α, τ, batch and learning rate too where a method has several.
@@ -45,7 +45,7 @@ def negatives(accuracies: pd.DataFrame, title: str, stem: Path) -> None:
     """
     rows = accuracies.assign(line=lines_of(accuracies))
     methods, lines = list(rows["method"].unique()), list(rows["line"].unique())
-    protocols = [name for name in rows["protocol"].unique() if name != "knn"]
+    protocols = list(rows["protocol"].unique())
     panels = [(method, protocol) for method in methods for protocol in protocols]
     aside = aside_of(lines, list(ticks_of(rows)))
     # one method: its protocols side by side; several: a row each
@@ -170,7 +170,7 @@ def lines_of(accuracies: pd.DataFrame) -> list[str]:
     at_a_point = accuracies.groupby(["method", "negatives"])
     varying = [
         name
-        for name in ("temperature", "batch", "lr")
+        for name in ("temperature", "batch", "lr", "weight_decay")
         if name in accuracies and at_a_point[name].nunique().max() > 1
     ]
     eqco = accuracies[accuracies["margin"] == "eqco"]
@@ -179,7 +179,7 @@ def lines_of(accuracies: pd.DataFrame) -> list[str]:
     for row in accuracies.to_dict("records"):
         margin = row["margin"]
         name = NAMES.get(margin, f"m = {margin}") if margin else row["loss"]
-        details = [f"{key} {row[key]}" for key in varying]
+        details = [f"{key.replace('_', ' ')} {row[key]}" for key in varying]
         if several_alphas and margin == "eqco":
             details.insert(0, f"α {row['alpha']}")
         names.append(", ".join([name, *details]))

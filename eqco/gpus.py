@@ -3,17 +3,22 @@
 import os
 import tempfile
 import time
+from itertools import takewhile
 from pathlib import Path
 from typing import IO
 
 from eqco.lock import try_hold
+
+NO_GPU = ("", "-1", "NoDevFiles")  # what SLURM and people write for it
 
 
 def count() -> int:
     """NVIDIA GPUs that a program started here may use; without importing torch."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        return len([name for name in visible.split(",") if name.strip()])
+        names = [name.strip() for name in visible.split(",")]
+        # as CUDA reads it: what follows a name that is none is not visible
+        return len(list(takewhile(lambda name: name not in NO_GPU, names)))
     return len(list(Path("/dev").glob("nvidia[0-9]*")))
 
 

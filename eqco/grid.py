@@ -14,6 +14,7 @@ AXES = {  # of a cell, in the order of its path, and the block's key that lists 
     "temperature": "temperatures",
     "batch": "batches",
     "lr": "lrs",
+    "weight_decay": "weight_decays",
     "seed": "seeds",
 }
 
@@ -66,14 +67,19 @@ def _expand(study: Study, block: Block) -> list[tuple[Cell, dict[str, str | floa
         "temperature": study.temperature,
         "batch": study.pretrain.batch,
         "lr": study.pretrain.lr,
+        "weight_decay": study.pretrain.weight_decay,
     }
     lists = [getattr(block, key) or [defaults[name]] for name, key in AXES.items()]
     expanded = []
     for combination in product(*lists):
         values: dict[str, str | float] = dict(zip(AXES, combination, strict=True))
-        # α is a part of the cell only where the loss reads it.
-        alpha = values["alpha"] if values["margin"] == "eqco" else None
-        expanded.append((Cell.model_validate({**values, "alpha": alpha}), values))
+        parts = {
+            **values,
+            # α is a part of the cell only where the loss reads it
+            "alpha": values["alpha"] if values["margin"] == "eqco" else None,
+            "weight_decay": values["weight_decay"] if "weight_decay" in axes(study) else None,
+        }
+        expanded.append((Cell.model_validate(parts), values))
     return expanded
 
 

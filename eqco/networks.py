@@ -53,9 +53,13 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) to embeddings (B, D), not normalised."""
-        low = self.precision != torch.float32
-        with torch.autocast(x.device.type, self.precision, enabled=low, cache_enabled=False):
+        with self.in_precision(x.device):
             return self.projector(self.backbone(x))
+
+    def in_precision(self, device: torch.device) -> torch.autocast:
+        """The context of a pass: operations that may be of ``precision`` are."""
+        low = self.precision != torch.float32
+        return torch.autocast(device.type, self.precision, enabled=low, cache_enabled=False)
 
 
 class GroupedBatchNorm2d(nn.BatchNorm2d):

@@ -1,4 +1,4 @@
-"""The loss of a cell: similarities of its anchors to a loss an anchor."""
+"""The loss of a cell: similarities of its anchors to a loss per anchor, and to its weight W."""
 
 from collections.abc import Callable
 from functools import partial
@@ -39,6 +39,33 @@ def margin(cell: Cell) -> float:
         assert cell.alpha is not None, "a cell with EqCo's margin has an α"
         return eqco_margin(cell.negatives, cell.alpha, cell.temperature)
     return cell.margin
+
+
+def weights(
+    cell: Cell, settings: LossSettings, positive: Tensor, negatives: Negatives
+) -> Tensor | None:
+    """The weight W (A,) of the cell's own loss, by which its gradient differs from DCL's.
+
+    None for DCLW, whose weight is on the positive term alone.
+
+    Args:
+        cell: the loss, its margin and τ.
+        settings: τ_β of the dual temperature.
+        positive: s0 (A,).
+        negatives: s_1 … s_K (A, K).
+    """
+    if cell.loss == "dclw":
+        return None
+    tau = settings.inter if cell.loss == "dual-temperature" else cell.temperature
+    m = margin(cell) if cell.loss == "info-nce" else 0.0
+    w = weight(positive, negatives, temperature=tau, margin=m)
+    match cell.loss:
+        case "info-nce-rescaled":
+            return w / w.mean()
+        case "dcl-rescaled":
+            return w.mean().expand_as(w)
+        case _:
+            return w
 
 
 def _mean_weight(positive: Tensor, negatives: Negatives, temperature: float) -> Tensor:

@@ -47,6 +47,7 @@ def _margin(value: Any) -> Any:
 
 Real = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 Positive = Annotated[Real, Field(gt=0)]
+NotNegative = Annotated[Real, Field(ge=0)]
 Probability = Annotated[Real, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Margin = Annotated[
@@ -268,8 +269,8 @@ class Pretrain(Section):
     batch: Annotated[int, Field(ge=2)] = Field(description="N, images a step")
     lr: Positive
     momentum: Annotated[Real, Field(ge=0, lt=1)] = 0.9
-    weight_decay: Annotated[Real, Field(ge=0)] = 1e-4
-    warmup_epochs: Annotated[Real, Field(ge=0)] = Field(
+    weight_decay: NotNegative = 1e-4
+    warmup_epochs: NotNegative = Field(
         0.0, description="the learning rate rises linearly for so long; a cosine lowers it"
     )
     ema: Annotated[Real, Field(ge=0, lt=1)] = Field(
@@ -297,7 +298,7 @@ class Pretrain(Section):
 class LinearLBFGS(Section):
     """Logistic regression on standardised features, by L-BFGS."""
 
-    l2: Annotated[Real, Field(ge=0)] = Field(1e-4, description="weight of ½‖W‖² beside the mean CE")
+    l2: NotNegative = Field(1e-4, description="weight of ½‖W‖² beside the mean CE")
     iterations: Count = 200
 
 
@@ -327,7 +328,20 @@ class KNN(Section):
     """Weighted k-nearest-neighbour vote by cosine similarity."""
 
     k: Count = 200
+    ks: Annotated[list[Count], Field(min_length=1)] | None = Field(
+        None,
+        description="further k, rated in the same pass, each a protocol: knn-k~20",
+        exclude_if=lambda ks: ks is None,  # results from before this key keep their settings
+    )
     temperature: Positive = 0.1
+
+    @property
+    def votes(self) -> dict[str, int]:
+        """The k of each protocol."""
+        return {"knn": self.k, **{f"knn-k~{k}": k for k in self.ks or []}}
+
+
+KEY = "@key"  # ends the names of the key encoder's protocols
 
 
 class Evaluate(Section):
@@ -336,11 +350,18 @@ class Evaluate(Section):
     linear_lbfgs: LinearLBFGS | None = LinearLBFGS()  # none where the data is too large for it
     linear: Linear = Linear()
     knn: KNN = KNN()
+    key_encoder: bool = Field(
+        False,
+        description="rate the key encoder too, by the same protocols: knn@key; momentum methods",
+        exclude_if=lambda rated: not rated,  # results from before this key keep their settings
+    )
 
     @property
     def protocols(self) -> list[str]:
-        """The names of what a cell is rated by."""
-        return ["linear-lbfgs"] * bool(self.linear_lbfgs) + [*self.linear.probes, "knn"]
+        """The names of the protocols that give a cell's accuracies."""
+        lbfgs = ["linear-lbfgs"] * bool(self.linear_lbfgs)
+        names = [*lbfgs, *self.linear.probes, *self.knn.votes]
+        return names + [f"{name}{KEY}" for name in names] * self.key_encoder
 
 
 class LossSettings(Section):
@@ -374,6 +395,11 @@ class Block(Section):
     lrs: Annotated[list[Positive], Field(min_length=1)] | None = Field(
         None, description="the learning rate, as an axis, in place of the recipe's"
     )
+    weight_decays: Annotated[list[NotNegative], Field(min_length=1)] | None = Field(
+        None,
+        description="the weight decay, as an axis, in place of the recipe's",
+        exclude_if=lambda decays: decays is None,  # a study from before this key stays the same
+    )
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1)]
 
 
@@ -388,6 +414,11 @@ class Cell(Section):
     temperature: float
     batch: int
     lr: float
+    weight_decay: float | None = Field(
+        None,
+        description="None where it is the recipe's",
+        exclude_if=lambda decay: decay is None,  # cells from before this axis keep their hashes
+    )
     seed: int
 
 
@@ -437,6 +468,9 @@ class Study(Section):
                         "fewer of them: take more GPUs, pretrain.precision: bfloat16 or a smaller "
                         "pretrain.batch; moco alone, with its queue, can take a batch in parts",
                     )
+                if self.evaluate.key_encoder and not METHODS[method].momentum:
+                    able = ", ".join(name for name, entry in METHODS.items() if entry.momentum)
+                    _refuse(key, method, f"evaluate.key_encoder is a choice of {able} alone")
                 if method == "nnclr" and not recipe.queue:
                     _refuse(key, method, "needs pretrain.queue, the length of its support set")
             for i, loss in enumerate(block.losses or []):
@@ -449,8 +483,9 @@ class Study(Section):
         parts = self.model_dump(mode="json", include={"data", "augment", "network", "pretrain"})
         parts["data"].pop("root", None)  # where the files lie is not what they are
         parts["data"].pop("path", None)
-        for axis in ("batch", "lr"):  # the cell's stand in place of the recipe's
-            del parts["pretrain"][axis]
+        for axis in ("batch", "lr", "weight_decay"):  # the cell's stand in place of the recipe's
+            if getattr(cell, axis) is not None:
+                del parts["pretrain"][axis]
         reads_settings = cell.loss in ("dclw", "dual-temperature")
         settings = self.loss.model_dump(mode="json") if reads_settings else None
         return {**parts, "loss": settings, "cell": cell.model_dump(mode="json")}

@@ -53,9 +53,12 @@ def plan(study: Study, images: int, results: Path, speeds: Path) -> list[tuple[s
     probing = len(grid) * probe.epochs * images if probe.augment else 0
     known = _known(speeds, study)
     for name, amount in (("training", work), ("probing", probing)):
+        sources: dict[str, list[str]] = {}  # of equal hours on equal hardware
         for row in known if amount else []:
             hours = amount / (float(row["pairs_per_s"]) * float(row["forward_units"])) / 3600
-            lines.append((name, f"{hours:,.1f} hours on {row['hardware']}, by {row['source']}"))
+            text = f"{hours:,.1f} hours on {row['hardware']}"
+            sources.setdefault(text, []).append(row["source"])
+        lines += [(name, f"{text}, by {' and '.join(by)}") for text, by in sources.items()]
     if not any(name == "training" for name, _ in lines):
         lines.append(("training", f"hours not known: {speeds} has no speed of such a network"))
     # all that the memory of a step depends on
@@ -92,7 +95,8 @@ def _bytes(study: Study, cell: Cell) -> tuple[int, int]:
         method = METHODS[cell.method].build(encoder, cell, study.pretrain)
     momentum = [parameter for parameter in method.parameters() if parameter.requires_grad]
     state = [*method.state_dict().values(), *momentum]
+    encoders = 1 + METHODS[cell.method].momentum  # the key encoder is kept too
     return (
-        sum(tensor.nbytes for tensor in encoder.state_dict().values()),
+        encoders * sum(tensor.nbytes for tensor in encoder.state_dict().values()),
         sum(tensor.nbytes for tensor in state),
     )

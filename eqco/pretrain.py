@@ -12,7 +12,7 @@ from eqco.checkpoint import Checkpoints, State, Stop
 from eqco.diagnostics import NAMES, bound
 from eqco.distributed import average_statistics, from_first, largest, rank, ranks
 from eqco.errors import Diverged
-from eqco.networks import Encoder
+from eqco.methods.base import Contrastive
 from eqco.params import Cell, Study
 from eqco.training import Training
 
@@ -27,7 +27,7 @@ def pretrain(
     checkpoints: Checkpoints | None = None,
     seconds_between_checkpoints: float = 300,
     stop: Stop | None = None,
-) -> tuple[Encoder, list[dict[str, Any]]]:
+) -> tuple[Contrastive, list[dict[str, Any]]]:
     """Train one cell.
 
     Args:
@@ -42,9 +42,9 @@ def pretrain(
         stop: checked after each step; when it is set, the state is saved and the training ends.
 
     Returns:
-        The encoder, and for each epoch ``epoch``, ``loss`` (mean over its steps, nats), what
-        ``diagnostics.measure`` gives of its last step, ``bound`` (``diagnostics.bound``), ``lr``
-        at its end, ``images`` and ``images_per_s``.
+        The method with its trained encoders, and for each epoch ``epoch``, ``loss`` (mean over its
+        steps, nats), what ``diagnostics.measure`` gives of its last step, ``bound``
+        (``diagnostics.bound``), ``lr`` at its end, ``images`` and ``images_per_s``.
 
     Raises:
         InputError: when the batch is larger than the data, or the checkpoint is of another run.
@@ -98,11 +98,12 @@ def pretrain(
             check_finite()
             mean_loss = float(total) / training.steps_per_epoch
             images = training.steps_per_epoch * cell.batch
+            diagnosis = (None if math.isnan(x) else x for x in training.diagnosis.tolist())
             history.append(
                 {
                     "epoch": epoch,
                     "loss": mean_loss,
-                    **dict(zip(NAMES, training.diagnosis.tolist(), strict=True)),
+                    **dict(zip(NAMES, diagnosis, strict=True)),
                     "bound": bound(cell, mean_loss),
                     "lr": training.lr(training.step - 1),
                     "images": images,
@@ -123,4 +124,4 @@ def pretrain(
             if asked:
                 raise Stop(asked).now(training.step, training.steps)
     average_statistics(training.method)
-    return training.encoder, history
+    return training.method, history

@@ -26,6 +26,7 @@ HEADS = {  # of the table's columns: the papers' symbols, and what they mean
     "temperature": ("τ", "temperature"),
     "batch": ("N", "images a step"),
     "lr": ("lr", "learning rate"),
+    "weight_decay": ("weight decay", ""),
     "protocol": ("protocol", "how the accuracy was taken"),
     "seeds": ("n", "seeds"),
     "accuracy": ("mean ± std [%]", "test accuracy, and one sample standard deviation over seeds"),
@@ -41,6 +42,7 @@ SWITCHES = {
     "temperature": "temperature τ",
     "batch": "batch N",
     "lr": "learning rate",
+    "weight_decay": "weight decay",
 }
 EPOCHS = 100_000  # that a page holds, of all cells together: about 6 MB
 FEWEST = 20  # epochs of a cell
@@ -154,6 +156,6 @@ def _thinned(history: list[dict[str, Any]], kept: int) -> list[dict[str, Any]]:
     return [history[round(i * (len(history) - 1) / (kept - 1))] for i in range(kept)]
 
 
-def _short(value: float) -> float | None:
+def _short(value: float | None) -> float | None:
     """Four digits, more than a chart shows; JSON has no infinity."""
-    return float(f"{value:.4g}") if math.isfinite(value) else None
+    return None if value is None or not math.isfinite(value) else float(f"{value:.4g}")

@@ -2,12 +2,12 @@
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eqco.errors import InputError
-from eqco.files import sha256, write
+from eqco.files import flush, make_folder, sha256, write
 from eqco.params import Evaluate, canonical, config_hash
 
 if TYPE_CHECKING:
@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 ENCODER, CONFIG, SUMMARY = "encoder.safetensors", "config.json", "pretrain.json"
 MADE_BY = "made_by"
-EVALUATIONS = {"linear.json": {"linear", "linear_lbfgs"}, "knn.json": {"knn"}}  # settings they read
+EVALUATIONS = {  # and the settings that they read
+    "linear.json": {"linear", "linear_lbfgs", "key_encoder"},
+    "knn.json": {"knn", "key_encoder"},
+}
+KEY = "key."  # begins the names of the key encoder's tensors
 FILES = (SUMMARY, *EVALUATIONS)  # of a cell, that its table reads
 Files = dict[str, dict[str, Any]]  # what they hold, by their names
 
@@ -24,20 +28,23 @@ Files = dict[str, dict[str, Any]]  # what they hold, by their names
 class SavedEncoder:
     """What an encoder's file holds: tensors, and the configuration and dataset that made them.
 
-    Or, in place of tensors, why there are none: ``failed``.
+    Or, in place of tensors, why there are none: ``failed``. ``key`` holds the key encoder's tensors
+    of a method that has one.
     """
 
     config: dict[str, Any]
     dataset: str
     tensors: "dict[str, torch.Tensor]"
     failed: str | None = None
+    key: "dict[str, torch.Tensor]" = field(default_factory=dict)
 
 
 def save_encoder(path: Path, saved: SavedEncoder) -> None:
     """Write an encoder's weights as safetensors, with what made them in the file's metadata."""
     from safetensors.torch import save
 
-    tensors = {name: tensor.cpu().contiguous() for name, tensor in saved.tensors.items()}
+    every = {**saved.tensors, **{KEY + name: tensor for name, tensor in saved.key.items()}}
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in every.items()}
     made_by = {"config": saved.config, "dataset": saved.dataset, "failed": saved.failed}
     # one entry: safetensors writes several in an order that changes from run to run
     write(path, save(tensors, {MADE_BY: canonical(made_by)}))
@@ -51,7 +58,9 @@ def read_encoder(path: Path) -> SavedEncoder:
         with safe_open(path, "pt") as file:
             made_by = json.loads((file.metadata() or {})[MADE_BY])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return SavedEncoder(made_by["config"], made_by["dataset"], tensors, made_by["failed"])
+        names = [name for name in tensors if name.startswith(KEY)]
+        key = {name.removeprefix(KEY): tensors.pop(name) for name in names}
+        return SavedEncoder(made_by["config"], made_by["dataset"], tensors, made_by["failed"], key)
     except FileNotFoundError:
         raise InputError(f"{path}: is missing; `python -m eqco pretrain` makes it") from None
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
@@ -73,7 +82,7 @@ def publish(source: Path, out: Path) -> None:
 
     They are links where the file system has them: both folders together hold one copy.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     for name in (ENCODER, CONFIG, SUMMARY):
         temporary = out / f".{name}.{os.getpid()}.tmp"
         temporary.unlink(missing_ok=True)
@@ -84,6 +93,7 @@ def publish(source: Path, out: Path) -> None:
         else:
             temporary.replace(out / name)
             temporary.unlink(missing_ok=True)  # a rename between links of one file does nothing
+            flush(out)
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
@@ -119,7 +129,8 @@ def read_cell(
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """The summary of a cell's pretraining, and its accuracies (percent) by protocol.
 
-    Of a training that failed there are none, and the summary says why: ``failed``.
+    Of a training that failed there are none, and the summary says why: ``failed``. The summary also
+    has ``smallest_class``, the training images of the smallest class, where kNN has told it.
 
     Args:
         folder: of the cell.
@@ -141,7 +152,8 @@ def read_cell(
     accuracies: dict[str, float] = {}
     for name in EVALUATIONS:
         accuracies |= files[name].get("accuracy", {})
-    return files[SUMMARY], accuracies
+    smallest = files["knn.json"].get("smallest_class")
+    return {**files[SUMMARY], "smallest_class": smallest}, accuracies
 
 
 def mismatch(

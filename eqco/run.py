@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 
 from eqco.checkpoint import Checkpoints, Stop, stop_on_signals
 from eqco.data import dataset_hash, read_manifest, verify
+from eqco.device import has_bfloat16_units
 from eqco.distributed import from_first, joined, rank, ranks
 from eqco.errors import Diverged, InputError
 from eqco.evaluate import (
@@ -25,7 +27,8 @@ from eqco.evaluate import (
 from eqco.files import sha256
 from eqco.lock import hold
 from eqco.memory import check
-from eqco.params import Cell, Study, config_hash
+from eqco.methods import METHODS
+from eqco.params import KEY, Cell, Study, config_hash
 from eqco.pretrain import pretrain
 from eqco.provenance import peak_memory, provenance
 from eqco.results import (
@@ -96,19 +99,26 @@ def _train(
     checkpoint_seconds: float,
     stop: Stop,
 ) -> dict[str, Any]:
-    """What a pretraining came to: ``tensors``, ``history``, why it ``failed``, what made it."""
+    """The outcome of a pretraining: encoders, ``history``, why it ``failed``, what made it."""
 
     def report(epoch: dict[str, Any]) -> None:
+        w = "" if epoch["weight"] is None else f"W {epoch['weight']:.3f}  "
         print(
             f"epoch {epoch['epoch']:.0f}/{study.pretrain.epochs}  loss {epoch['loss']:.4f}  "
-            f"W {epoch['weight']:.3f}  lr {epoch['lr']:.2e}  {epoch['images_per_s']:,.0f} images/s",
+            f"{w}lr {epoch['lr']:.2e}  {epoch['images_per_s']:,.0f} images/s",
             flush=True,
         )
 
     check(study, cell, device, ranks())
-    failed, tensors = None, {}
+    if study.pretrain.precision == "bfloat16" and not has_bfloat16_units(device):
+        print(
+            "pretrain.precision: bfloat16: this processor emulates it, many times slower than "
+            "float32",
+            flush=True,
+        )
+    failed, tensors, key = None, {}, {}
     try:
-        encoder, history = pretrain(
+        method, history = pretrain(
             study,
             cell,
             data,
@@ -118,7 +128,9 @@ def _train(
             seconds_between_checkpoints=checkpoint_seconds,
             stop=stop,
         )
-        tensors = encoder.state_dict()
+        tensors = method.encoder.state_dict()
+        if METHODS[cell.method].momentum:
+            key = method.get_submodule("key_encoder").state_dict()
     except Diverged as error:  # a result like others: the grid goes on
         failed, history = str(error), error.history
     if rank() == 0:
@@ -129,6 +141,7 @@ def _train(
             raise
     return {
         "tensors": tensors,
+        "key": key,
         "history": history,
         "failed": failed,
         "peak_memory_mb": peak_memory(device),
@@ -147,7 +160,7 @@ def _save(
     history, failed = result["history"], result["failed"]
     if failed is not None:
         print(f"failed: {failed}")
-    encoder = SavedEncoder(config, made_by["dataset"], result["tensors"], failed)
+    encoder = SavedEncoder(config, made_by["dataset"], result["tensors"], failed, result["key"])
     save_encoder(own / ENCODER, encoder)
     write_json(own / CONFIG, config)
     rates = [epoch["images_per_s"] for epoch in history]
@@ -225,7 +238,7 @@ def evaluate_knn(
     """Rate an encoder by the kNN protocol; arguments as for ``evaluate_linear``."""
 
     def rate(saved: SavedEncoder, features: Features, identity: str) -> dict[str, float]:
-        return {"knn": knn(features, study.evaluate.knn)}
+        return knn(features, study.evaluate.knn)
 
     _evaluate("knn.json", study, encoder, data, out, rate, device)
 
@@ -244,11 +257,27 @@ def _evaluate(
     with joined(device):
         saved = read_encoder(encoder)
         identity = {"config_hash": config_hash(saved.config), "encoder": sha256(encoder)}
-        accuracies = {}
-        if saved.failed is None:
-            features = extract(saved, data, device=device())
-            accuracies = rate(saved, features, config_hash({**identity, **settings}))
+        accuracies: dict[str, float] = {}
+        smallest = None
+        for suffix, one in _rated(saved, study, encoder) if saved.failed is None else []:
+            features = extract(one, data, device=device())
+            found = rate(one, features, config_hash({**identity, **settings}) + suffix)
+            accuracies |= {f"{protocol}{suffix}": value for protocol, value in found.items()}
+            smallest = int(features.train_labels.bincount().min())
         if rank() == 0:
-            write_json(out, {**identity, "settings": settings, "accuracy": accuracies})
+            rated = {"settings": settings, "smallest_class": smallest, "accuracy": accuracies}
+            write_json(out, {**identity, **rated})
             for protocol, accuracy in accuracies.items():
                 print(f"{protocol} {accuracy:.2f} %")
+
+
+def _rated(saved: SavedEncoder, study: Study, path: Path) -> list[tuple[str, SavedEncoder]]:
+    """The encoders of a file that the study rates, each with the ending of its protocols' names."""
+    if not study.evaluate.key_encoder:
+        return [("", saved)]
+    if not saved.key:
+        raise InputError(
+            f"{path}: evaluate.key_encoder: the file holds no key encoder, as those of earlier "
+            "versions; delete the cell's folder and run the cell again"
+        )
+    return [("", saved), (KEY, replace(saved, tensors=saved.key))]

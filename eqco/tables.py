@@ -13,6 +13,7 @@ from eqco.params import Cell, Study
 from eqco.published import matches
 from eqco.results import read_cell
 
+CHOSEN = ("loss", "batch", "lr", "weight_decay")  # columns of a study that has them as axes
 HOLES = ("failed", "missing")  # keys of a summary that say why a cell has no accuracy
 
 
@@ -42,10 +43,10 @@ def read_study(
         unfinished: whether a cell may be missing.
 
     Returns:
-        A row a cell and protocol, in the grid's order: its configuration (``loss``, ``batch`` and
-        ``lr`` where the study has them as axes), ``seed``, ``accuracy`` in percent, not a number
-        in a hole, and ``hole``: ``failed`` where the training failed, ``missing``, or nothing; and
-        the summaries, a cell each, of a missing one why it is: ``missing``.
+        A row a cell and protocol, in the grid's order: its configuration (those of ``CHOSEN`` where
+        the study has them as axes), ``seed``, ``accuracy`` in percent, not a number in a hole, and
+        ``hole``: ``failed`` where the training failed, ``missing``, or nothing; and the summaries,
+        a cell each, of a missing one why it is: ``missing``.
 
     Raises:
         InputError: when a cell's files are missing or belong to another run.
@@ -90,8 +91,9 @@ def _configuration(cell: Cell, named: list[str]) -> dict[str, int | str]:
         "temperature": text(cell.temperature),
         "batch": cell.batch,
         "lr": text(cell.lr),
+        "weight_decay": "" if cell.weight_decay is None else text(cell.weight_decay),
     }
-    return {k: v for k, v in columns.items() if k not in ("loss", "batch", "lr") or k in named}
+    return {k: v for k, v in columns.items() if k not in CHOSEN or k in named}
 
 
 def aggregate(accuracies: pd.DataFrame) -> pd.DataFrame:
@@ -159,9 +161,9 @@ def metrics(table: pd.DataFrame) -> dict[str, dict[str, float]]:
     """
     symbols = {
         **{"negatives": "K=", "margin": "m=", "alpha": "α=", "temperature": "τ="},
-        **{"batch": "N=", "lr": "lr="},
+        **{"batch": "N=", "lr": "lr=", "weight_decay": "decay="},
     }
-    others = ("loss", "temperature", "batch", "lr")
+    others = ("loss", "temperature", "batch", "lr", "weight_decay")
     names = ["method", "negatives", "margin"]
     names += [name for name in others if name in table and table[name].nunique() > 1]
     names += ["alpha"] * (table[table["margin"] == "eqco"]["alpha"].nunique() > 1)
@@ -173,7 +175,24 @@ def metrics(table: pd.DataFrame) -> dict[str, dict[str, float]]:
     return found
 
 
-def markdown(table: pd.DataFrame) -> str:
+def notes(study: Study, summaries: list[dict[str, Any]]) -> list[str]:
+    """What a reader should know of the study's protocols before the numbers.
+
+    Args:
+        study: the study.
+        summaries: of ``read_study``.
+    """
+    known = [s["smallest_class"] for s in summaries if s.get("smallest_class")]
+    smallest = min(known, default=None)
+    return [
+        f"`{protocol}`: k = {k} is more than the {smallest} training images of the smallest class: "
+        "images of other classes always vote too."
+        for protocol, k in study.evaluate.knn.votes.items()
+        if smallest is not None and k > smallest
+    ]
+
+
+def markdown(table: pd.DataFrame, notes: list[str]) -> str:
     """The table for people: mean and deviation in one column, the papers' symbols as heads."""
     shown = table.rename(
         columns={"negatives": "K", "margin": "m", "alpha": "α", "temperature": "τ", "seeds": "n"}
@@ -181,4 +200,5 @@ def markdown(table: pd.DataFrame) -> str:
     std = shown.pop("std").map(lambda value: f" ± {value}" if value else "")
     shown["mean"] = shown["mean"] + std
     shown = shown.rename(columns={"mean": "mean ± std [%]", "values": "values [%]"})
-    return shown.to_markdown(index=False, disable_numparse=True) + "\n"
+    below = "".join(f"\n{note}\n" for note in notes)
+    return shown.to_markdown(index=False, disable_numparse=True) + "\n" + below

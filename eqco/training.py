@@ -65,6 +65,7 @@ class Training:
 
     def __init__(self, study: Study, cell: Cell, data: Path, device: torch.device) -> None:
         self.cell, self.recipe, self.device = cell, study.pretrain, device
+        self.settings = study.loss
         if device.type == "cpu":
             keep_freed_memory()
         self.views = Views(
@@ -93,7 +94,9 @@ class Training:
             [parameter for parameter in method.parameters() if parameter.requires_grad],
             lr=cell.lr,
             momentum=self.recipe.momentum,
-            weight_decay=self.recipe.weight_decay,
+            weight_decay=(
+                self.recipe.weight_decay if cell.weight_decay is None else cell.weight_decay
+            ),
         )
         self.step = 0
         self.diagnosis: Tensor  # (5,)
@@ -133,7 +136,8 @@ class Training:
 
     def _diagnose(self, similarities: Similarities) -> Tensor:
         gradients = torch.cat([q.grad for q in self.method.latest_queries if q.grad is not None])
-        return measure(*similarities, gradients * self.recipe.accumulate, self.cell)
+        gradients *= self.recipe.accumulate
+        return measure(*similarities, gradients, self.cell, self.settings)
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything but ``step`` that the next step depends on, by name."""

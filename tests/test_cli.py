@@ -5,11 +5,15 @@ import shutil
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 from helpers import TINY, with_values
+
+from eqco.results import read_encoder, save_encoder
 
 COMMANDS = ["prepare", "pretrain", "linear-eval", "knn-eval", "table", "schema", "cells", "keep"]
 CELL = "method~simo/negatives~16/margin~eqco/seed~0"
@@ -47,7 +51,13 @@ def trained(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("cli")
     values = with_values(
         yaml.safe_load(TINY.read_text()),
-        {"grid.0.negatives": [16], "grid.0.margins": ["eqco"], "grid.0.seeds": [0]},
+        {
+            "grid.0.negatives": [16],
+            "grid.0.margins": ["eqco"],
+            "grid.0.seeds": [0],
+            "evaluate.key_encoder": True,
+            "evaluate.knn.ks": [3],
+        },
     )
     (folder / "one.yaml").write_text(yaml.safe_dump(values))
     cell = folder / "results/tiny/cells" / CELL
@@ -66,10 +76,29 @@ def trained(tmp_path_factory) -> Path:
 def test_the_table_of_one_cell(trained):
     done = eqco("table", "one.yaml", cwd=trained)
     assert done.returncode == 0
-    assert done.stdout.count("simo") == 3
+    names = ("linear-lbfgs", "linear", "knn", "knn-k~3")
+    both = [*names, *(f"{name}@key" for name in names)]
+    heads = [line for line in done.stdout.splitlines() if "test accuracy [%]" in line]
+    assert [head.partition(":")[0] for head in heads] == both
+    # ema is 0.999 of an epoch of five steps: the key encoder has hardly left its start
+    values = pd.read_csv(trained / "results/tiny/table.csv").set_index("protocol")["mean"]
+    assert values["linear-lbfgs@key"] != values["linear-lbfgs"]
     files = {path.name for path in (trained / "results/tiny").iterdir()}
     assert files >= {"table.csv", "table.md", "negatives.svg", "negatives.png", "provenance.json"}
-    assert done.stdout == (trained / "results/tiny/table.md").read_text()
+    assert done.stdout == (trained / "results/tiny/summary.md").read_text()
+
+
+def test_a_file_without_the_key_encoder_is_named(trained, tmp_path):
+    """As of a version that did not keep it."""
+    saved = read_encoder(trained / "results/tiny/cells" / CELL / "encoder.safetensors")
+    save_encoder(tmp_path / "old.safetensors", replace(saved, key={}))
+    message = fails(
+        *("knn-eval", "one.yaml", "--encoder", tmp_path / "old.safetensors"),
+        *("--data", "data/digits", "--out", tmp_path / "knn.json"),
+        cwd=trained,
+    )
+    assert "old.safetensors: evaluate.key_encoder: the file holds no key encoder" in message
+    assert not (tmp_path / "knn.json").exists()
 
 
 def test_the_cells_that_are_not_finished(trained):

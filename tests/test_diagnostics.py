@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from eqco import diagnostics
 from eqco.grid import cells
 from eqco.losses import eqco_margin, info_nce
-from eqco.params import Cell, load_study
+from eqco.objectives import objective, weights
+from eqco.params import Cell, LossSettings, load_study
 from eqco.pretrain import pretrain
 
 
@@ -41,7 +42,7 @@ def test_the_numbers_of_a_step(changes):
     s0, s = (q * k0).sum(1), (q[:, None] * k).sum(2)
     losses = info_nce(s0, s, temperature=0.2, margin=m)
     losses.mean().backward()
-    found = diagnostics.measure(s0, s, q.grad, chosen)
+    found = diagnostics.measure(s0, s, q.grad, chosen, LossSettings())
     w, norms = [], []
     for i in range(9):  # anchor by anchor, from the definitions
         total = sum(math.exp(x / 0.2) for x in s[i].tolist())
@@ -52,6 +53,37 @@ def test_the_numbers_of_a_step(changes):
     expected = [w.mean(), w.std(correction=0) / w.mean(), s0.mean(), s.mean()]
     torch.testing.assert_close(found[:4], torch.stack(expected))
     assert found[4].item() == pytest.approx(sum(norms) / 9, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *[{}, {"margin": "eqco", "alpha": 256.0}, {"margin": math.inf}],
+        *[{"loss": "dual-temperature"}, {"loss": "info-nce-rescaled"}, {"loss": "dcl-rescaled"}],
+    ],
+    ids=str,
+)
+def test_the_weight_is_that_of_the_loss(changes):
+    """W is −τ ∂L/∂s0 for every loss with a weight, by autograd."""
+    chosen, settings = cell(**changes), LossSettings(inter=0.7)
+    generator = torch.Generator().manual_seed(0)
+    s0 = torch.rand(9, generator=generator).requires_grad_()
+    s = 2 * torch.rand(9, 5, generator=generator) - 1
+    objective(chosen, settings)(s0, s).sum().backward()
+    found = weights(chosen, settings, s0.detach(), s)
+    torch.testing.assert_close(found, -0.2 * s0.grad)
+    numbers = diagnostics.measure(s0.detach(), s, torch.ones(9, 3), chosen, settings)
+    torch.testing.assert_close(numbers[0], found.mean())
+
+
+def test_dclw_has_no_weight(study_with, digits):
+    assert weights(cell(loss="dclw"), LossSettings(), torch.ones(2), torch.ones(2, 3)) is None
+    block = {"methods": ["simclr"], "negatives": [4], "margins": [0], "losses": ["dclw"]}
+    study = study_with({"grid": [{**block, "seeds": [0]}]})
+    (chosen,) = cells(study).values()
+    _, history = pretrain(study, chosen, digits, device=torch.device("cpu"))
+    assert (history[0]["weight"], history[0]["weight_cv"]) == (None, None)
+    assert history[0]["gradient"] > 0
 
 
 def test_the_bound_is_log_1_plus_alpha_less_the_loss():

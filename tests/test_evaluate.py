@@ -43,7 +43,7 @@ def test_linear_lbfgs_is_scikit_learns_logistic_regression(features, l2):
 @pytest.mark.parametrize("k", [1, 7, 200])
 @pytest.mark.parametrize("temperature", [0.07, 0.1, 1.0])
 def test_knn_is_scikit_learns_with_these_weights(features, k, temperature):
-    found = knn(features, KNN(k=k, temperature=temperature), chunk=64)
+    (found,) = knn(features, KNN(k=k, temperature=temperature), chunk=64).values()
     model = KNeighborsClassifier(
         n_neighbors=k,
         metric="cosine",
@@ -52,6 +52,13 @@ def test_knn_is_scikit_learns_with_these_weights(features, k, temperature):
     model.fit(features.train.numpy(), features.train_labels.numpy())
     expected = 100 * model.score(features.test.numpy(), features.test_labels.numpy())
     assert found == pytest.approx(expected, abs=0.34)
+
+
+def test_several_k_in_one_pass_are_each_what_it_is_alone(features):
+    found = knn(features, KNN(k=200, ks=[1, 20, 50]))
+    assert list(found) == ["knn", "knn-k~1", "knn-k~20", "knn-k~50"]
+    for name, k in KNN(k=200, ks=[1, 20, 50]).votes.items():
+        assert knn(features, KNN(k=k))["knn"] == found[name]
 
 
 def test_knn_of_more_neighbours_than_images_takes_all(features):

@@ -81,6 +81,25 @@ def test_a_batch_sweep_with_its_learning_rates(study_with, tiny_values):
     assert [(cell.batch, cell.lr) for cell in found.values()] == [(32, 0.032), (64, 0.064)]
 
 
+def test_a_weight_decay_that_goes_with_its_learning_rate(study_with, tiny_values):
+    """Of blocks that do not name one it is the recipe's; other studies' hashes do not know it."""
+    block = {**tiny_values["grid"][0], "negatives": [1], "margins": [0], "seeds": [0]}
+    grid = [block, {**block, "lrs": [0.03], "weight_decays": [1e-4 / 3]}]
+    study = study_with({"grid": grid, "pretrain.weight_decay": 1e-4})
+    found = cells(study)
+    assert list(found) == [
+        "method~simo/negatives~1/margin~0/lr~0.01/weight_decay~0.0001/seed~0",
+        "method~simo/negatives~1/margin~0/lr~0.03/weight_decay~3.33333333333e-05/seed~0",
+    ]
+    plain, other = (study.resolve(cell) for cell in found.values())
+    assert other["cell"]["weight_decay"] == 1e-4 / 3
+    assert "weight_decay" not in plain["pretrain"]
+    without = study_with({"grid": [block]})
+    (cell,) = cells(without).values()
+    assert "weight_decay" not in without.resolve(cell)["cell"]
+    assert without.resolve(cell)["pretrain"]["weight_decay"] == 1e-4
+
+
 def test_losses_as_an_axis(study_with, tiny_values):
     block = {**tiny_values["grid"][0], "negatives": [1], "seeds": [0]}
     grid = [block, {**block, "margins": [0], "losses": ["dclw", "dual-temperature"]}]

@@ -105,6 +105,12 @@ BAD = [
     ({"grid.0.batches": [128, 2000]}, "grid.0.batches.1: 2000: the data has 1297 training"),
     ({"grid.0.batches": [8]}, "grid.0.negatives.1: 16: simo allows 1 to 7, the negatives"),
     ({"grid.0.lrs": [0]}, "grid.0.lrs.0: 0: input should be greater than 0"),
+    ({"grid.0.weight_decays": [-1]}, "grid.0.weight_decays.0: -1: input should be greater than or"),
+    ({"evaluate.knn.ks": [0]}, "evaluate.knn.ks.0: 0: input should be greater than or equal to 1"),
+    (
+        {"evaluate.key_encoder": True, "grid.0.methods": ["simclr"]},
+        "grid.0.methods.0: simclr: evaluate.key_encoder is a choice of moco, simo, simmoco alone",
+    ),
     ({"grid.0.losses": ["triplet"]}, "grid.0.losses.0: 'triplet': input should be 'info-nce'"),
     ({"grid.0.losses": ["dclw"]}, r"grid.0.losses.0: dclw: has no margin: margins must be \[0\]"),
     ({"grid.0.methods": ["nnclr"]}, "grid.0.methods.0: nnclr: needs pretrain.queue"),

@@ -34,7 +34,7 @@ def test_sizes_are_those_of_the_files(study_with, digits, tmp_path):
     study = study_with({"pretrain.epochs": 1, "grid": [grid]})
     (cell,) = cells(study).values()
     checkpoints = Checkpoints(tmp_path / "state", {})
-    encoder, _ = pretrain(
+    method, _ = pretrain(
         study,
         cell,
         digits,
@@ -42,10 +42,11 @@ def test_sizes_are_those_of_the_files(study_with, digits, tmp_path):
         checkpoints=checkpoints,
         seconds_between_checkpoints=0,
     )
-    save_encoder(tmp_path / "encoder", SavedEncoder({}, "", encoder.state_dict()))
+    encoder, key = (method.get_submodule(name).state_dict() for name in ("encoder", "key_encoder"))
+    save_encoder(tmp_path / "encoder", SavedEncoder({}, "", encoder, key=key))
     planned = _bytes(study, cell)
     written = max(path.stat().st_size for path in (tmp_path / "state").iterdir())
-    assert 0 <= (tmp_path / "encoder").stat().st_size - planned[0] < 4096  # names and shapes
+    assert 0 <= (tmp_path / "encoder").stat().st_size - planned[0] < 2 * 4096  # names and shapes
     assert 0 <= written - planned[1] < 16384
 
 
@@ -74,6 +75,13 @@ def test_the_command():
     assert done.returncode == 0
     assert "cells    50, each a training and 2 evaluations" in done.stdout
     assert "pairs    1,280,000: 1,297 images, 20 epochs" in done.stdout
+
+
+def test_equal_hours_are_one_line():
+    done = eqco("plan", "params/negatives.yaml", "--images", "50000")
+    lines = [line for line in done.stdout.splitlines() if "2 CPU cores" in line]
+    assert len(lines) == 1
+    assert lines[0].endswith("records.md (moco) and benchmarks/records.md (simclr)")
 
 
 def test_an_unknown_number_of_images_is_asked_for(tmp_path):

@@ -21,7 +21,8 @@ CPU = torch.device("cpu")
 
 def run(study, data, index: int = 0, **kwargs):
     cell = list(cells(study).values())[index]
-    return pretrain(study, cell, data, device=CPU, **kwargs)
+    method, history = pretrain(study, cell, data, device=CPU, **kwargs)
+    return method.encoder, history
 
 
 def test_the_learning_rate_warms_up_linearly_and_falls_as_a_cosine():
@@ -164,6 +165,44 @@ def test_bfloat16_is_of_the_passes_alone(study_with, digits):
     assert low[0]["loss"] != exact[0]["loss"]
     for one, other in zip(low, exact, strict=True):
         assert one["loss"] == pytest.approx(other["loss"], rel=0.03)
+
+
+def test_a_gradient_times_c_is_a_rate_times_c_with_the_decay_over_c(
+    study_with, tiny_values, digits
+):
+    """One step of SGD: Δw = −lr (c g + decay w), be it by the loss, or by lr c and decay / c."""
+    block = {**tiny_values["grid"][0], "negatives": [16], "margins": [0], "seeds": [0]}
+    grid = [
+        {**block, "lrs": [0.5], "weight_decays": [0.1]},
+        {**block, "lrs": [1.5], "weight_decays": [0.1 / 3]},
+    ]
+    study = study_with({"grid": grid, "pretrain.weight_decay": 0.7})
+    plain, scaled = (Training(study, cell, digits, CPU) for cell in cells(study).values())
+    loss_of = plain.loss_of
+    plain.loss_of = lambda s0, s: 3 * loss_of(s0, s)
+    plain.advance()
+    scaled.advance()
+    for one, other in zip(plain.encoder.parameters(), scaled.encoder.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_takes_a_step_in_bfloat16(study_with, digits, method):
+    losses = []
+    for precision in ("float32", "bfloat16"):
+        study = study_with(
+            {
+                "pretrain.precision": precision,
+                "pretrain.queue": 512,
+                "network.projector_norm": "all",
+                "grid.0.methods": [method],
+            }
+        )
+        training = Training(study, next(iter(cells(study).values())), digits, CPU)
+        losses.append(float(training.advance()))
+    exact, low = losses
+    assert low != exact
+    assert low == pytest.approx(exact, rel=0.03)
 
 
 def test_the_global_random_state_is_left_alone(tiny, digits):

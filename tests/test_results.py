@@ -32,6 +32,17 @@ def test_an_encoder_file_holds_its_weights_and_what_made_them(tmp_path, encoder,
         assert torch.equal(tensor, saved.tensors[name])
 
 
+def test_an_encoder_file_holds_the_key_encoder_apart(tmp_path, encoder, config):
+    weights = encoder.state_dict()
+    key = {name: 2 * tensor for name, tensor in weights.items()}
+    path = tmp_path / "encoder.safetensors"
+    results.save_encoder(path, results.SavedEncoder(config, "data", weights, key=key))
+    saved = results.read_encoder(path)
+    assert saved.tensors.keys() == saved.key.keys() == weights.keys()
+    assert all(torch.equal(saved.key[name], key[name]) for name in key)
+    assert all(torch.equal(saved.tensors[name], weights[name]) for name in weights)
+
+
 def test_the_same_encoder_gives_the_same_bytes(tmp_path, encoder, config):
     """Also of many tries: a hash map's order would show."""
     path = tmp_path / "encoder.safetensors"
@@ -80,9 +91,14 @@ def folder(tmp_path, config):
     return tmp_path
 
 
+def identity_of(folder) -> dict[str, str]:
+    values = json.loads((folder / "pretrain.json").read_text())
+    return {name: values[name] for name in ("config_hash", "encoder")}
+
+
 def test_a_cell_is_read_with_all_its_accuracies(folder, config):
     summary, accuracies = results.read_cell(folder, config, Evaluate())
-    assert summary["seconds"] == 1
+    assert summary == {**identity_of(folder), "seconds": 1, "smallest_class": None}
     assert accuracies == {"linear": 1.0, "linear-lbfgs": 2.0, "knn": 3.0}
 
 

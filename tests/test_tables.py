@@ -9,6 +9,7 @@ from PIL import Image
 
 from eqco import figures, tables
 from eqco.params import Cell, Evaluate
+from eqco.summary import summary
 
 VALUES = {
     ("0", 1): [80.0, 81.0, 82.5],
@@ -62,18 +63,45 @@ def test_a_seed_without_a_value_leaves_a_hole_and_no_mean(accuracies, why):
     assert holes.iloc[0]["values"] == f"84.00 {why} 84.50"
     assert all(table[table["negatives"] == 1]["mean"])
     assert all("K=16" not in name for rows in tables.metrics(table).values() for name in rows)
-    assert f"84.00 {why} 84.50" in tables.markdown(table)
+    assert f"84.00 {why} 84.50" in tables.markdown(table, [])
+
+
+def test_more_neighbours_than_a_class_has_images_is_a_note(tiny, study_with):
+    summaries = [{"smallest_class": 130}, {"smallest_class": None}, {"missing": "x"}]
+    study = study_with({"evaluate.knn.k": 200, "evaluate.knn.ks": [20, 131]})
+    first, second = tables.notes(study, summaries)
+    assert first.startswith("`knn`: k = 200 is more than the 130 training images of the smallest")
+    assert second.startswith("`knn-k~131`: ")
+    assert tables.notes(tiny, summaries) == []  # k = 5
+    assert tables.notes(study, summaries[1:]) == []  # not known of results of earlier versions
+
+
+def test_the_summary_has_a_row_a_margin_and_a_column_a_k(accuracies):
+    text = summary(tables.aggregate(accuracies))
+    blocks = text.split("\n\n")
+    heads = [block for block in blocks if block.endswith("n = 3 seeds")]
+    assert [head.partition(":")[0].strip() for head in heads] == Evaluate().protocols
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in blocks[1].splitlines()]
+    assert lines[0] == ["", "K = 1", "K = 16"]
+    assert lines[2] == ["InfoNCE (m = 0)", "81.17 ± 1.26", "84.17 ± 0.29"]
+    assert lines[3] == ["EqCo (m = τ log α/K)", "83.77 ± 0.67", ""]
+
+
+def test_a_hole_in_the_summary(accuracies):
+    hole = accuracies.eval("seed == 1 and negatives == 16")
+    accuracies.loc[hole, ["accuracy", "hole"]] = math.nan, "failed"
+    assert "| 81.17 ± 1.26 | hole     |" in summary(tables.aggregate(accuracies))
 
 
 def test_one_seed_has_no_deviation(accuracies):
     one = accuracies[accuracies["seed"] == 0]
     table = tables.aggregate(one)
     assert set(table["std"]) == {""}
-    assert "±" not in tables.markdown(table).split("\n", 2)[2]
+    assert "±" not in tables.markdown(table, []).split("\n", 2)[2]
 
 
 def test_the_table_for_people(accuracies):
-    text = tables.markdown(tables.aggregate(accuracies))
+    text = tables.markdown(tables.aggregate(accuracies), [])
     assert "| simo     | 1   | 0    | 1   | 0.2 | linear-lbfgs | 3   | 81.17 ± 1.26" in text
 
 
@@ -102,7 +130,9 @@ def test_the_figure_is_drawn_and_repeats_to_the_byte(accuracies, tmp_path):
         a, b = ((tmp_path / f"{stem}{suffix}").read_bytes() for stem in ("a", "b"))
         assert a == b
     svg = (tmp_path / "a.svg").read_text()
-    for label in ("InfoNCE (m = 0)", "negatives an anchor, K", "test accuracy"):
+    panels = [f"simo, {protocol}" for protocol in Evaluate().protocols]
+    assert "simo, knn" in panels  # none is left out
+    for label in ("InfoNCE (m = 0)", "negatives an anchor, K", "test accuracy", *panels):
         assert f"<!-- {label}" in svg
     pixels = Image.open(tmp_path / "a.png").convert("RGB")
     colors = {color for _, color in pixels.getcolors(1 << 20)}

@@ -227,6 +227,7 @@ def test_cells_take_turns_on_one_gpu(grid, monkeypatch):
     """As many train at once as CUDA_VISIBLE_DEVICES names GPUs, whatever the cores."""
     shutil.rmtree(grid / "results")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setenv("EQCO_DEVICE", "cpu")  # which is not there
     ran(snakemake(grid, "--cores", "4"))
     spans: dict[str, list[float]] = {}  # of a job, by its log; its outputs have a record each
     for path in (grid / RECORDS / "metadata").rglob("*"):

@@ -26,7 +26,9 @@ class NNCLR(Contrastive):
     def forward(self, view1: Tensor, view2: Tensor, generator: torch.Generator) -> Similarities:
         z1, z2 = self.embed(view1), self.embed(view2)  # (N, D)
         # the neighbours take no gradient: the predictions do, in the place of queries
-        p1, p2 = self.queries(self.predictor(z1), self.predictor(z2))
+        with self.encoder.in_precision(z1.device):
+            p = self.predictor(z1), self.predictor(z2)  # (N, D) each
+        p1, p2 = self.queries(*p)
         self.latest = unit(z1.detach())
         return join(
             self.others(self._neighbours(z1) @ p2.T, generator),

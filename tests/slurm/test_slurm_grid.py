@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 import yaml
 from cluster import Cluster, wait_until
 from helpers import ROOT, TINY, copy_project, processes_in
@@ -73,6 +74,7 @@ def grid(slurm: Cluster, tmp_path: Path) -> Iterator[Project]:
         **grid.environment,
         "PYTHONPATH": str(tmp_path),
         "EQCO_CHECKPOINT_SECONDS": "2",
+        "EQCO_DEVICE": "cpu",  # this cluster's GPUs are pretended
     }
     yield grid
     grid.end()
@@ -119,6 +121,18 @@ def test_the_profile_gives_the_local_table(grid, short):
     assert "3 of 3 cells done" in grid.log
     assert grid.run(*SMALL, profile=True) == 0
     assert "Nothing to be done" in grid.log
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a torch that sees no GPU")
+def test_a_job_that_asked_for_a_gpu_does_not_train_without_one(grid):
+    copy_of_the_project(grid.folder, epochs=2, seeds=1)
+    del grid.environment["EQCO_DEVICE"]
+    assert grid.run(*SMALL, profile=True) == 1
+    told = cell_log(grid)
+    assert told.startswith("eqco: --device: auto: torch ")
+    assert "sees no GPU, but one is here" in told
+    assert told.count("\n") == 1
+    assert not list(grid.folder.rglob("encoder.safetensors"))
 
 
 def test_a_cell_runs_on_the_gpu_that_slurm_gives_it(grid):

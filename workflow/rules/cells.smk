@@ -68,4 +68,5 @@ rule knn_eval:
         knn=canonical(STUDY.evaluate.knn.model_dump()),
     shell:
         "python -m eqco knn-eval {params.study:q} --encoder {input.encoder:q}"
-        " --data {params.data:q} --out {output:q} --threads {threads} > {log:q} 2>&1"
+        " --data {params.data:q} --out {output:q}"
+        " --threads {threads} --gpus {resources.gpus} > {log:q} 2>&1"

@@ -15,10 +15,11 @@ rule table:
             caption="../report/table.rst",
         ),
         markdown="table.md",
+        summary="summary.md",
         svg=report(
             "negatives.svg",
             category="Accuracy",
-            labels={"shown": "linear accuracy against K"},
+            labels={"shown": "accuracy against K"},
             caption="../report/negatives.rst",
         ),
         png="negatives.png",
