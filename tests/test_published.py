@@ -5,34 +5,55 @@ import pytest
 from helpers import ROOT
 
 from eqco import tables
-from eqco.grid import axes, cells
+from eqco.grid import axes, cells, text
 from eqco.methods import METHODS
 from eqco.params import Study, load_study
 from eqco.published import matches
 
+FILE = ROOT / "params" / "published.csv"
+
 
 @pytest.fixture(scope="module")
 def published() -> pd.DataFrame:
-    return pd.read_csv(ROOT / "params" / "published.csv")
+    return pd.read_csv(FILE, dtype=str, keep_default_na=False).astype({"value": float})
 
 
 def test_the_columns(published):
-    expected = "paper dataset method loss negatives batch epochs protocol value source"
+    expected = (
+        "paper dataset backbone augmentation method symmetric loss negatives alpha temperature "
+        "batch epochs protocol value source"
+    )
     assert " ".join(published.columns) == expected
-    for column in ("paper", "dataset", "protocol", "value", "source"):
-        assert published[column].notna().all(), column
+    for column in ("paper", "dataset", "protocol", "source"):
+        assert published[column].ne("").all(), column
+    for column in ("negatives", "alpha", "temperature", "batch", "epochs"):
+        said = set(published[column]) - {"", "tuned"}
+        assert said == {text(float(value)) for value in said}, column  # as cells have them
 
 
-def test_values_are_percent_and_methods_are_ours(published):
+def test_values_are_percent_and_names_are_ours(published):
     assert published["value"].between(30, 100).all()
-    assert set(published["method"].dropna()) <= {*METHODS, "moco-v2"}
-    assert set(published["loss"].dropna()) <= {
-        "info-nce",
-        "eqco",
-        "dcl",
-        "dclw",
-        "dual-temperature",
-    }
+    assert set(published["method"]) <= {"", *METHODS, "moco-v2"}
+    losses = {"info-nce", "eqco", "dcl", "dclw", "dual-temperature"}
+    assert set(published["loss"]) <= {"", *losses}
+    assert set(published["backbone"]) <= {"", "resnet18", "resnet50", "alexnet"}
+    assert set(published["symmetric"]) <= {"", "true", "false"}
+
+
+def test_what_a_method_or_a_loss_leaves_no_choice_of_is_not_said(published):
+    choice = published["method"].isin(["moco", "moco-v2", "simmoco"])
+    assert published[~choice]["symmetric"].eq("").all()
+    assert published[published["loss"] != "eqco"]["alpha"].eq("").all()
+
+
+def test_simclrs_negatives_are_both_views_of_the_other_images(published):
+    rows = published[(published["method"] == "simclr") & (published["batch"] != "")]
+    assert rows["negatives"].astype(int).eq(2 * (rows["batch"].astype(int) - 1)).all()
+
+
+def test_the_rows_are_sorted_by_dataset_and_paper(published):
+    names = list(zip(published["dataset"], published["paper"], strict=True))
+    assert names == sorted(names)
 
 
 def test_no_number_stands_twice(published):
@@ -44,7 +65,7 @@ def test_no_number_stands_twice(published):
     [("MoCo v2 repository", 256, 67.5), ("google-research/simclr", 512, 91.0)],
 )
 def test_numbers_that_everybody_knows(published, paper, batch, value):
-    rows = published[(published["paper"] == paper) & (published["batch"] == batch)]
+    rows = published[(published["paper"] == paper) & (published["batch"] == str(batch))]
     assert value in set(rows["value"])
 
 
@@ -62,9 +83,6 @@ def table_of(study: Study, accuracy: float) -> pd.DataFrame:
         for protocol in study.evaluate.protocols
     ]
     return tables.aggregate(pd.DataFrame(rows))
-
-
-FILE = ROOT / "params" / "published.csv"
 
 
 def test_ours_stands_beside_the_papers_with_the_difference():
