@@ -1,6 +1,7 @@
 """From the files of a study's cells to its table: one row a configuration and protocol."""
 
 import math
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from eqco.errors import InputError
 from eqco.grid import axes, cells, text
 from eqco.kept import stand_ins
 from eqco.params import Cell, Study
-from eqco.published import matches
+from eqco.published import TUNED, matches
 from eqco.results import read_cell
 
 CHOSEN = ("loss", "batch", "lr", "weight_decay")  # columns of a study that has them as axes
@@ -128,7 +129,8 @@ def beside_published(table: pd.DataFrame, study: Study, file: Path) -> pd.DataFr
     """The table with what was published for its rows, and ours less that, in points.
 
     Two columns, ``published`` (values, each with its paper and protocol) and ``difference``; none
-    where nothing was published for any row.
+    where nothing was published for any row. A number for the best of several temperatures stands
+    beside the best of ours and says so.
 
     Args:
         table: of ``aggregate``.
@@ -142,16 +144,36 @@ def beside_published(table: pd.DataFrame, study: Study, file: Path) -> pd.DataFr
             key = (*_configuration(cell, named).values(), protocol)
             if key not in found:  # once for all seeds
                 found[key] = matches(study, cell, protocol, file)
-    if all(rows.empty for rows in found.values()):
+    shown = [
+        rows if best else rows[rows["temperature"] != TUNED]
+        for rows, best in zip(found.values(), _best_temperature(table), strict=True)
+    ]
+    if all(rows.empty for rows in shown):
         return table
     published, difference = [], []
-    for row, rows in zip(table.to_dict("records"), found.values(), strict=True):
-        texts = [f"{r['value']:g} {r['paper']} ({r['protocol']})" for r in rows.to_dict("records")]
-        published.append("; ".join(texts))
+    for row, rows in zip(table.to_dict("records"), shown, strict=True):
+        published.append("; ".join(_number(one) for one in rows.to_dict("records")))
         ours = float(row["mean"] or "nan")
         differences = [f"{ours - value:+.2f}" for value in rows["value"]] if row["mean"] else []
         difference.append(" ".join(differences))
     return table.assign(published=published, difference=difference)
+
+
+def _number(one: dict[Hashable, Any]) -> str:
+    tuned = ", best τ" * (one["temperature"] == TUNED)
+    return f"{one['value']:g} {one['paper']} ({one['protocol']}{tuned})"
+
+
+def _best_temperature(table: pd.DataFrame) -> "pd.Series[bool]":
+    """Whether a row's mean is the highest of several that differ in τ alone, with none missing."""
+    others = ("temperature", "seeds", "mean", "std", "values")
+    same = [table[name] for name in table if name not in others]
+
+    def best(means: "pd.Series[float]") -> "pd.Series[bool]":
+        several = len(means) > 1 and bool(means.notna().all())
+        return means.eq(means.max()) & several
+
+    return pd.to_numeric(table["mean"]).groupby(same, sort=False).transform(best).astype(bool)
 
 
 def metrics(table: pd.DataFrame) -> dict[str, dict[str, float]]:

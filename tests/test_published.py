@@ -1,16 +1,21 @@
-"""The published numbers: complete, plausible, and in the words that studies use."""
+"""The published numbers: complete, plausible, in the words of studies, beside the right rows."""
+
+from collections.abc import Callable
+from pathlib import Path
 
 import pandas as pd
 import pytest
-from helpers import ROOT
+import yaml
+from helpers import ROOT, with_values
 
 from eqco import tables
 from eqco.grid import axes, cells, text
 from eqco.methods import METHODS
-from eqco.params import Study, load_study
+from eqco.params import Cell, Study, load_study, parse_study
 from eqco.published import matches
 
 FILE = ROOT / "params" / "published.csv"
+STUDIES = sorted((ROOT / "params").glob("*.yaml"))
 
 
 @pytest.fixture(scope="module")
@@ -69,14 +74,14 @@ def test_numbers_that_everybody_knows(published, paper, batch, value):
     assert value in set(rows["value"])
 
 
-def table_of(study: Study, accuracy: float) -> pd.DataFrame:
-    """A table of the study in which every cell has this accuracy."""
+def table_of(study: Study, accuracy: Callable[[Cell], float]) -> pd.DataFrame:
+    """A table of the study, every cell with the accuracy given for it."""
     rows = [
         {
             **tables._configuration(cell, axes(study)),
             "protocol": protocol,
             "seed": cell.seed,
-            "accuracy": accuracy,
+            "accuracy": accuracy(cell),
             "hole": "",
         }
         for cell in cells(study).values()
@@ -85,34 +90,187 @@ def table_of(study: Study, accuracy: float) -> pd.DataFrame:
     return tables.aggregate(pd.DataFrame(rows))
 
 
+def beside(study: Study, file: Path = FILE, accuracy: Callable = lambda cell: 80.0) -> list[str]:
+    """A line for each row beside which numbers stand: configuration, values with protocols."""
+    table = tables.beside_published(table_of(study, accuracy), study, file)
+    if "published" not in table:
+        return []
+    lines = []
+    for row in table[table["published"] != ""].to_dict("records"):
+        loss = row["loss"] if row.get("loss", "info-nce") != "info-nce" else f"m={row['margin']}"
+        batch = row.get("batch", study.pretrain.batch)
+        names = f"{row['method']} {loss} K={row['negatives']} τ={row['temperature']} N={batch}"
+        numbers = row["published"].split("; ")
+        values = "; ".join(f"{one.split()[0]} {one[one.rindex(' (') + 2 : -1]}" for one in numbers)
+        lines.append(f"{names}: {values}")
+    return lines
+
+
+def recipe(name: str, changes: dict | None = None) -> Study:
+    """A study of params/, with some of its values changed."""
+    values = yaml.safe_load((ROOT / "params" / f"{name}.yaml").read_text())
+    return parse_study(with_values(values, changes or {}), name)
+
+
+def best_at_half(cell: Cell) -> float:
+    """An accuracy that is best at τ = 0.5, DCL's at 0.2."""
+    return 80 - abs(cell.temperature - (0.5 if cell.margin == 0 else 0.2))
+
+
+# Every recipe and every configuration that is not here has nothing beside it.
+BESIDE = {
+    "dcl-imagenet": ["simclr m=inf K=510 τ=0.2 N=256: 67.8 linear"],
+    "moco-cifar10-demo": [
+        "moco m=0 K=4096 τ=0.1 N=512: 82.6 knn k=200 T=0.1, 128-d output",
+    ],
+    "moco-cifar10-demo-symmetric": [
+        "moco m=0 K=4096 τ=0.1 N=512: 85.3 knn k=200 T=0.1, 128-d output",
+    ],
+    "moco-v2-imagenet": ["moco m=0 K=65536 τ=0.2 N=256: 67.5 linear; 67.6 linear"],
+    "simclr-dcl-cifar10": [
+        "simclr m=0 K=62 τ=0.5 N=32: 86.4 linear, best τ",
+        "simclr m=inf K=62 τ=0.2 N=32: 87 linear, best τ",
+        "simclr m=0 K=126 τ=0.5 N=64: 87.7 linear, best τ",
+        "simclr m=inf K=126 τ=0.2 N=64: 87.9 linear, best τ",
+        "simclr m=0 K=254 τ=0.5 N=128: 88 linear, best τ",
+        "simclr m=0 K=254 τ=0.5 N=128: 84.7 knn k=200 T=0.1, max over epochs; "
+        "82.2 knn k=200 T=0.1, max over epochs",
+        "simclr m=inf K=254 τ=0.2 N=128: 88.4 linear, best τ",
+        "simclr m=0 K=510 τ=0.5 N=256: 88.2 linear, best τ",
+        "simclr m=inf K=510 τ=0.2 N=256: 88.7 linear, best τ",
+        "simclr m=0 K=1022 τ=0.5 N=512: 88.5 linear, best τ",
+        "simclr m=0 K=1022 τ=0.5 N=512: 84.8 knn k=200 T=0.1, max over epochs; "
+        "82.8 knn k=200 T=0.1, max over epochs",
+        "simclr m=inf K=1022 τ=0.2 N=512: 88.6 linear, best τ",
+    ],
+    "simclr-imagenet": ["simclr m=0 K=510 τ=0.2 N=256: 67.286 linear"],
+    "simco-cifar100": [
+        "simco dual-temperature K=63 τ=0.1 N=64: 58.04 linear-online",
+        "simmoco dual-temperature K=63 τ=0.1 N=64: 54.02 linear-online",
+        "simco dual-temperature K=127 τ=0.1 N=128: 58.29 linear-online",
+        "simmoco dual-temperature K=127 τ=0.1 N=128: 54.93 linear-online",
+        "simco dual-temperature K=255 τ=0.1 N=256: 58.35 linear-online",
+        "simmoco dual-temperature K=255 τ=0.1 N=256: 54.11 linear-online",
+        "simco dual-temperature K=511 τ=0.1 N=512: 57.08 linear-online",
+        "simmoco dual-temperature K=511 τ=0.1 N=512: 52.45 linear-online",
+        "simco dual-temperature K=1023 τ=0.1 N=1024: 55.34 linear-online",
+        "simmoco dual-temperature K=1023 τ=0.1 N=1024: 49.7 linear-online",
+        "moco m=0 K=65536 τ=0.1 N=64: 52.58 linear-online",
+        "moco m=0 K=65536 τ=0.1 N=128: 54.4 linear-online",
+        "moco m=0 K=65536 τ=0.1 N=256: 53.28 linear-online",
+        "moco m=0 K=65536 τ=0.1 N=512: 51.47 linear-online",
+        "moco m=0 K=65536 τ=0.1 N=1024: 48.9 linear-online",
+    ],
+    "simo-imagenet": ["simo m=0 K=255 τ=0.2 N=256: 68.036 linear; 68.1 linear"],
+}
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_what_stands_beside_each_recipe(path):
+    assert beside(load_study(path), accuracy=best_at_half) == BESIDE.get(path.stem, [])
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_a_paper_has_one_number_for_a_row(path):
+    """But for SiMo's, of which the README and the log table have one each."""
+    study = load_study(path)
+    for cell in cells(study).values():
+        for protocol in study.evaluate.protocols:
+            rows = matches(study, cell, protocol, FILE)
+            twice = set(rows[rows.duplicated(["paper", "protocol"], keep=False)]["value"])
+            assert twice <= ({68.036, 68.1} if cell.method == "simo" else set())
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("moco-cifar10-demo", {"data.name": "other"}),
+        ("moco-cifar10-demo", {"network.backbone": "resnet50"}),
+        ("moco-cifar10-demo", {"augment.crop": [0.2, 1.0]}),
+        ("moco-cifar10-demo", {"augment.jitter": ...}),
+        ("moco-cifar10-demo", {"grid.0.negatives": [1024]}),
+        ("moco-cifar10-demo", {"grid.0.margins": [0.1]}),
+        ("moco-cifar10-demo", {"grid.0.losses": ["info-nce-rescaled"]}),
+        ("moco-cifar10-demo", {"temperature": 0.2}),
+        ("moco-cifar10-demo", {"pretrain.batch": 256}),
+        ("moco-cifar10-demo", {"pretrain.epochs": 100}),
+        ("moco-cifar10-demo", {"evaluate": {"knn": {"k": 20}}}),
+        ("moco-cifar10-demo", {"evaluate": {"knn": {"temperature": 0.15}}}),
+        ("simo-imagenet", {"grid.0.methods": ["simmoco"]}),
+        ("simo-imagenet", {"evaluate.linear.lrs": [30]}),
+    ],
+)
+def test_nothing_stands_beside_another_setting(name, changes):
+    assert beside(recipe(name))
+    assert not beside(recipe(name, changes))
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        *("dataset", "backbone", "method", "symmetric", "loss"),
+        *("negatives", "temperature", "batch", "epochs"),
+    ],
+)
+def test_a_number_whose_source_is_silent_stands_beside_nothing(published, tmp_path, column):
+    file = tmp_path / "published.csv"
+    published.to_csv(file, index=False)
+    study = recipe("moco-cifar10-demo")
+    assert beside(study, file)
+    published.assign(**{column: ""}).to_csv(tmp_path / "silent.csv", index=False)
+    assert not beside(study, tmp_path / "silent.csv")
+
+
+def test_an_eqco_number_stands_beside_its_alpha(published, tmp_path):
+    """And where α = K the number is InfoNCE's."""
+    row = published[published["value"] == 68.1].assign(loss="eqco", alpha="256", value=68.5)
+    file = tmp_path / "published.csv"
+    pd.concat([published, row]).to_csv(file, index=False)
+    block = {"grid.0.margins": [0, "eqco"]}
+    assert beside(recipe("simo-imagenet", block), file) == [
+        *BESIDE["simo-imagenet"],
+        "simo m=eqco K=255 τ=0.2 N=256: 68.5 linear",
+    ]
+    assert beside(recipe("simo-imagenet", {**block, "alpha": 128}), file) == BESIDE["simo-imagenet"]
+    assert beside(recipe("simo-imagenet", {**block, "alpha": 255}), file) == [
+        *BESIDE["simo-imagenet"],
+        "simo m=eqco K=255 τ=0.2 N=256: 68.036 linear; 68.1 linear",
+    ]
+
+
+def test_a_number_for_the_best_temperature_waits_for_all_of_them():
+    """One temperature is not the best of several either."""
+    sweep = {"grid": recipe("simclr-dcl-cifar10").model_dump()["grid"][:1]}
+    study = recipe("simclr-dcl-cifar10", sweep)
+    assert len(beside(study, accuracy=best_at_half)) == 2
+
+    def unfinished(cell: Cell) -> float:
+        missing = cell.temperature == 0.1 and cell.margin == 0
+        return float("nan") if missing else best_at_half(cell)
+
+    only = ["simclr m=inf K=62 τ=0.2 N=32: 87 linear, best τ"]
+    assert beside(study, accuracy=unfinished) == only
+    sweep["grid"][0]["temperatures"] = [0.5]
+    assert not beside(recipe("simclr-dcl-cifar10", sweep))
+
+
 def test_ours_stands_beside_the_papers_with_the_difference():
     """MoCo's notebook says 82.6 by kNN, and nothing by a linear probe at 200 epochs."""
-    study = load_study(ROOT / "params" / "moco-cifar10-demo.yaml")
-    table = tables.beside_published(table_of(study, 82.0), study, FILE).set_index("protocol")
-    assert "82.6 MoCo CIFAR-10 notebook" in table.loc["knn", "published"]
-    assert "-0.60" in table.loc["knn", "difference"].split()
+    study = recipe("moco-cifar10-demo")
+    table = tables.beside_published(table_of(study, lambda cell: 82.0), study, FILE)
+    table = table.set_index("protocol")
+    knn = "82.6 MoCo CIFAR-10 notebook (knn k=200 T=0.1, 128-d output)"
+    assert table.loc["knn", "published"] == knn
+    assert table.loc["knn", "difference"] == "-0.60"
     assert table.loc["linear-lbfgs", "published"] == ""
-
-
-def test_a_batch_sweep_finds_the_value_of_each_batch():
-    study = load_study(ROOT / "params" / "simclr-dcl-cifar10.yaml")
-    found = {
-        (cell.batch, cell.margin): set(rows["value"])
-        for cell in cells(study).values()
-        if not (rows := matches(study, cell, "linear", FILE)).empty
-    }
-    assert 86.4 in found[32, 0]
-    assert 87.0 in found[32, float("inf")]
-    assert 88.5 in found[512, 0]
-    assert 88.5 not in found[32, 0]
+    assert table.loc["linear", "difference"] == ""
 
 
 def test_a_study_without_published_numbers_has_no_such_columns():
-    study = load_study(ROOT / "params" / "demo.yaml")
-    table = table_of(study, 90.0)
+    study = recipe("demo")
+    table = table_of(study, lambda cell: 90.0)
     assert tables.beside_published(table, study, FILE).equals(table)
 
 
 def test_elsewhere_nothing_is_found(tmp_path):
-    study = load_study(ROOT / "params" / "moco-cifar10-demo.yaml")
-    assert matches(study, next(iter(cells(study).values())), "knn", tmp_path / "none").empty
+    assert not beside(recipe("moco-cifar10-demo"), tmp_path / "none")
