@@ -14,7 +14,9 @@ import yaml
 from helpers import ROOT, TINY, copy_project, with_values
 
 CELLS = "results/small/cells"
-RECORDS = "results/small/.snakemake/metadata"
+PIPELINE = "params/dvc.yaml"
+SMALL = f"{PIPELINE}:grid@small"
+KEPT = "study@kept"
 ENVIRONMENT = {
     **os.environ,
     "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -56,7 +58,10 @@ def change(folder: Path, changes: dict) -> None:
 
 @pytest.fixture(scope="module")
 def origin(tmp_path_factory) -> Path:
-    """A repository with two studies, whose results are committed and pushed."""
+    """A repository with three studies, whose results are committed and pushed.
+
+    Two are trained under DVC, and of one the cells are kept in git.
+    """
     folder = tmp_path_factory.mktemp("dvc") / "origin"
     copy_project(folder, ".dvc/plots")
     for name in (".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore"):
@@ -65,20 +70,27 @@ def origin(tmp_path_factory) -> Path:
     shutil.copy(ROOT / "params" / "published.csv", folder / "params")
     tiny = yaml.safe_load(TINY.read_text())
     one = {"grid.0.negatives": [1], "grid.0.margins": [0], "grid.0.seeds": [0]}
-    for name, changes in (("small", {}), ("other", one)):
+    for name, changes in (("small", {}), ("other", one), ("kept", {})):
         study = with_values(tiny, {**changes, "study": name})
         (folder / "params" / f"{name}.yaml").write_text(yaml.safe_dump(study))
-    pipeline = yaml.safe_load((ROOT / "dvc.yaml").read_text())
-    pipeline["stages"]["data"]["foreach"] = {"digits": {"study": "small"}}
-    pipeline["stages"]["grid"]["foreach"] = {
+    trained = yaml.safe_load((ROOT / PIPELINE).read_text())
+    trained["stages"]["data"]["foreach"] = {"digits": {"study": "small"}}
+    trained["stages"]["grid"]["foreach"] = {
         "small": {"data": "digits"},
         "other": {"data": "digits"},
     }
-    (folder / "dvc.yaml").write_text(yaml.safe_dump(pipeline))
+    (folder / PIPELINE).write_text(yaml.safe_dump(trained))
+    kept = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+    kept["stages"]["study"]["foreach"] = ["kept"]
+    (folder / "dvc.yaml").write_text(yaml.safe_dump(kept))
     ok(folder, "git", "init", "-q", "-b", "main")
     dvc(folder, "remote", "add", "-d", "store", str(folder.parent / "store"))
     dvc(folder, "remote", "modify", "store", "verify", "true")
-    dvc(folder, "repro")
+    dvc(folder, "repro", PIPELINE)
+    ok(folder, "python", "-m", "snakemake", "--configfile", "params/kept.yaml")
+    ok(folder, "python", "-m", "eqco", "keep", "params/kept.yaml")
+    shutil.rmtree(folder / "results/kept/cells")  # as in a clone
+    shutil.rmtree(folder / "results/kept/.snakemake")
     commit(folder, "results")
     dvc(folder, "push")
     return folder
@@ -91,29 +103,60 @@ def clone(origin, tmp_path) -> Path:
 
 
 def test_tables_are_in_git_and_what_is_large_is_in_dvc(origin):
-    in_git = ok(origin, "git", "ls-files", "results", "data").split()
-    names = ("metrics.json", "negatives.png", "negatives.svg", "provenance.json", "table.csv")
-    for study in ("small", "other"):
-        assert {f"results/{study}/{name}" for name in (*names, "table.md")} <= set(in_git)
-    large = (".safetensors", "report.html")
-    assert not [path for path in in_git if "cells" in path or path.endswith(large)]
+    in_git = set(ok(origin, "git", "ls-files", "results", "data").split())
+    names = {"metrics.json", "negatives.png", "negatives.svg", "provenance.json", "table.csv"}
+    names |= {"summary.md", "table.md"}
+    assert in_git == {f"results/kept/{name}" for name in {*names, "cells.jsonl"}} | {
+        f"results/{study}/.gitignore" for study in ("small", "other")
+    }
     in_dvc = ok(origin, "dvc", "list", "-R", "--dvc-only", ".").split()
     assert "data/digits/train.safetensors" in in_dvc
+    for study in ("small", "other"):
+        assert {f"results/{study}/{name}" for name in {*names, "report.html"}} <= set(in_dvc)
     assert len([path for path in in_dvc if path.endswith("encoder.safetensors")]) == 8 + 1
     assert not [path for path in in_dvc if "/state/" in path or path.endswith(".log")]
 
 
 def test_a_clone_with_its_data_has_nothing_to_do(clone):
     dvc(clone, "pull")
-    assert "Data and pipelines are up to date" in dvc(clone, "repro")
+    assert not (clone / "results/kept/report.html").exists()  # made, never pulled
+    assert "Data and pipelines are up to date" in dvc(clone, "repro", PIPELINE)
     assert "plots/index.html" in dvc(clone, "plots", "show", "--out", "../plots")
     plan = ok(clone, "python", "-m", "snakemake", "--configfile", "params/small.yaml", "-n")
     assert "Nothing to be done" in plan
     assert ok(clone, "git", "status", "--short") == ""
 
 
+def test_every_stage_that_was_pulled_alone_has_nothing_to_do(clone):
+    locked = (clone / "params/dvc.lock").read_text()
+    for stage in ("data@digits", "grid@small", "grid@other"):
+        dvc(clone, "pull", f"{PIPELINE}:{stage}")
+        assert "up to date" in dvc(clone, "repro", f"{PIPELINE}:{stage}")
+    assert (clone / "params/dvc.lock").read_text() == locked
+    assert ok(clone, "git", "status", "--short") == ""
+
+
+def test_a_clone_makes_the_tables_of_kept_cells_and_trains_nothing(clone):
+    """Without a remote, data or a lock: every tracked file stays, byte for byte."""
+    dvc(clone, "repro")
+    assert ok(clone, "git", "status", "--short").split() == ["??", "dvc.lock"]
+    assert "kept" in (clone / "results/kept/report.html").read_text()
+    assert not (clone / "results/kept/cells").exists()
+    assert not (clone / "data").exists()
+    assert "up to date" in dvc(clone, "repro")
+
+
+def test_a_changed_parameter_trains_what_it_touches_of_a_kept_study(clone):
+    path = clone / "params/kept.yaml"
+    path.write_text(path.read_text().replace("alpha: 256", "alpha: 8"))
+    dvc(clone, "repro")
+    trained = [cell.parent for cell in clone.glob("results/kept/cells/**/encoder.safetensors")]
+    assert len(trained) == 4
+    assert all("margin~eqco" in str(cell) for cell in trained)
+
+
 def test_a_study_is_pulled_without_the_others(clone):
-    dvc(clone, "pull", "grid@other")
+    dvc(clone, "pull", f"{PIPELINE}:grid@other")
     assert list(clone.glob("results/other/cells/**/encoder.safetensors"))
     assert not (clone / CELLS).exists()
     assert not list(clone.glob("data/*/train.safetensors"))
@@ -131,7 +174,7 @@ def test_one_parameter_runs_the_cells_that_it_touches_and_the_diffs_say_what_cha
     dvc(clone, "pull")
     before = seconds(clone)
     change(clone, {"alpha": 8})
-    dvc(clone, "repro", "grid@small")
+    dvc(clone, "repro", SMALL)
     after = seconds(clone)
     assert {path for path in after if after[path] != before[path]} == {
         path for path in after if "margin~eqco" in path
@@ -157,32 +200,32 @@ def test_one_parameter_runs_the_cells_that_it_touches_and_the_diffs_say_what_cha
     # and back, by a checkout: nothing is trained again
     ok(clone, "git", "checkout", "-q", "HEAD~1")
     dvc(clone, "checkout")
-    assert "up to date" in dvc(clone, "repro", "grid@small")
+    assert "up to date" in dvc(clone, "repro", SMALL)
     assert seconds(clone) == before
 
 
 def test_results_without_records_are_refused_under_another_parameter(clone):
     """The silent wrong result: nothing trained, the new value recorded beside the old results."""
-    dvc(clone, "pull", "data@digits")
+    dvc(clone, "pull", f"{PIPELINE}:data@digits")
     dvc(clone, "pull", CELLS)
-    locked = (clone / "dvc.lock").read_text()
+    locked = (clone / "params/dvc.lock").read_text()
     change(clone, {"temperature": 0.5})
-    done = run(clone, "dvc", "repro", "grid@small")
+    done = run(clone, "dvc", "repro", SMALL)
     assert done.returncode != 0
     assert "is a result of other parameters" in done.stdout + done.stderr
-    assert (clone / "dvc.lock").read_text() == locked
+    assert (clone / "params/dvc.lock").read_text() == locked
 
 
 def test_records_of_another_commit_are_refused(clone):
     """Its cousin: back on the first commit, but with the second's records."""
     dvc(clone, "pull")
     change(clone, {"temperature": 0.5})
-    dvc(clone, "repro", "grid@small")
+    dvc(clone, "repro", SMALL)
     commit(clone, "temperature 0.5")
     ok(clone, "git", "checkout", "-q", "HEAD~1")
     dvc(clone, "checkout", CELLS)
     change(clone, {"temperature": 0.5})
-    done = run(clone, "dvc", "repro", "grid@small")
+    done = run(clone, "dvc", "repro", SMALL)
     assert done.returncode != 0
     assert "is a result of other parameters" in done.stdout + done.stderr
 
@@ -190,7 +233,7 @@ def test_records_of_another_commit_are_refused(clone):
 def start_repro(folder: Path) -> subprocess.Popen[bytes]:
     """`dvc repro` in a process group of its own."""
     return subprocess.Popen(
-        ["dvc", "repro", "grid@small"],
+        ["dvc", "repro", SMALL],
         cwd=folder,
         env={**ENVIRONMENT, "PYTHONPATH": str(folder)},
         stdout=subprocess.DEVNULL,
@@ -209,11 +252,11 @@ def test_a_killed_repro_keeps_what_is_finished_and_goes_on(clone):
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    dvc(clone, "repro", "grid@small")
+    dvc(clone, "repro", SMALL)
     after = seconds(clone)
     assert {path: after[path] for path in done} == done
     assert len(changed(before, clone)) == 8
-    assert "up to date" in dvc(clone, "repro", "grid@small")
+    assert "up to date" in dvc(clone, "repro", SMALL)
 
 
 def changed(before: dict[str, float], folder: Path) -> dict[str, float]:
@@ -228,7 +271,7 @@ def changed(before: dict[str, float], folder: Path) -> dict[str, float]:
 
 def test_an_experiment_is_one_command(clone):
     dvc(clone, "pull")
-    dvc(clone, "exp", "run", "-S", "params/small.yaml:evaluate.knn.k=3", "grid@small")
+    dvc(clone, "exp", "run", "-S", "params/small.yaml:evaluate.knn.k=3", SMALL)
     shown = dvc(clone, "exp", "diff", "--json")
     assert json.loads(shown)["params"]["params/small.yaml"] == {
         "evaluate.knn.k": {"old": 5, "new": 3, "diff": -2}
@@ -240,7 +283,7 @@ def test_a_half_written_or_changed_output_is_noticed_and_brought_back(clone):
     path = next(clone.glob(f"{CELLS}/**/encoder.safetensors"))
     whole = path.read_bytes()
     path.write_bytes(whole[:1000])
-    assert "modified" in dvc(clone, "status", "grid@small")
+    assert "modified" in dvc(clone, "status", SMALL)
     done = run(clone, "dvc", "checkout")
     assert done.returncode != 0  # what is there may be somebody's work
     assert path.read_bytes() == whole[:1000]
@@ -275,7 +318,7 @@ def test_a_second_repro_at_once_is_told(clone):
     while not lock.exists() or lock.read_text() in ("", held):
         assert process.poll() is None
         time.sleep(0.02)
-    second = run(clone, "dvc", "repro", "grid@small")
+    second = run(clone, "dvc", "repro", SMALL)
     assert second.returncode != 0
     assert "busy" in second.stdout + second.stderr
     assert process.wait() == 0
