@@ -58,9 +58,9 @@ def gpu_versions() -> dict[str, str | None]:
 
 
 def revision() -> str:
-    """``git describe`` of the source tree, ``-dirty`` where it has changes.
+    """``git describe`` of the source tree, ``-dirty`` where it has changes outside of results/.
 
-    Of an installed wheel, the revision that it was built from; "" where neither is known.
+    A study's own new table is no change of what makes the next one. Of an installed wheel, the revision that it was built from; "" where neither is known.
     """
     folder = Path(__file__).parent
     built_from = folder / "REVISION"  # hatch_build.py
@@ -68,7 +68,10 @@ def revision() -> str:
         return built_from.read_text(encoding="utf-8").strip()
     # an installed copy may lie within another project's repository
     own = _git(folder, "ls-files", "--error-unmatch", Path(__file__).name)
-    return _git(folder, "describe", "--always", "--dirty", "--abbrev=12") if own else ""
+    if not own:
+        return ""
+    changed = _git(folder, "diff", "--name-only", "HEAD", "--", ":/", ":(top,exclude)results")
+    return _git(folder, "describe", "--always", "--abbrev=12") + "-dirty" * bool(changed)
 
 
 def _git(folder: Path, *arguments: str) -> str:

@@ -46,6 +46,15 @@ def test_a_checkouts_revision_is_its_commit(checkout):
     changed.write_text(text)
 
 
+def test_new_results_do_not_make_a_revision_dirty(checkout):
+    """A grid of several studies in one checkout: the first one's table is tracked."""
+    table = next(checkout.glob("results/*/table.md"))
+    text = table.read_text()
+    table.write_text(text + "x")
+    assert revision_of(checkout) == git(checkout, "rev-parse", "--short=12", "HEAD")
+    table.write_text(text)
+
+
 def test_a_wheel_knows_the_revision_that_it_was_built_from(checkout, tmp_path):
     command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(tmp_path)]
     done = subprocess.run([*command, str(checkout)], capture_output=True, text=True, check=False)
