@@ -48,7 +48,7 @@ def negatives(accuracies: pd.DataFrame, title: str, stem: Path) -> None:
     protocols = list(rows["protocol"].unique())
     panels = [(method, protocol) for method in methods for protocol in protocols]
     aside = aside_of(lines, list(ticks_of(rows)))
-    # one method: its protocols side by side; several: a row each
+    # protocols side by side, on scales of their own; a row for each method
     height, width = max(len(methods), 1), len(protocols)
     size = (4 * width, 1.2 + 2.6 * height)
     with mpl.rc_context(STYLE):
@@ -57,7 +57,7 @@ def negatives(accuracies: pd.DataFrame, title: str, stem: Path) -> None:
             width,
             figsize=size,
             sharex=True,
-            sharey="row",
+            sharey="col",
             layout="constrained",
             squeeze=False,
         )

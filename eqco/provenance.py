@@ -60,7 +60,8 @@ def gpu_versions() -> dict[str, str | None]:
 def revision() -> str:
     """``git describe`` of the source tree, ``-dirty`` where it has changes outside of results/.
 
-    A study's own new table is no change of what makes the next one. Of an installed wheel, the revision that it was built from; "" where neither is known.
+    A study's own new table is no change of what makes the next one. Of an installed wheel, the
+    revision that it was built from; "" where neither is known.
     """
     folder = Path(__file__).parent
     built_from = folder / "REVISION"  # hatch_build.py
