@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,16 +21,17 @@ from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
 from snakemake_interface_executor_plugins.jobs import JobExecutorInterface
 from snakemake_interface_executor_plugins.settings import CommonSettings, ExecutorSettingsBase
 from submitit import AutoExecutor, Job
-from submitit.core.utils import FailedJobError, FailedSubmissionError, JobPaths, pickle_load
+from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from snakemake_executor_plugin_submitit.clusters import CLUSTERS, State
 from snakemake_executor_plugin_submitit.command import Outcome, RunCommand
+from snakemake_executor_plugin_submitit.left_behind import LeftBehind
 from snakemake_executor_plugin_submitit.records import Record, Records, outputs
 from snakemake_executor_plugin_submitit.resources import parameters
+from snakemake_executor_plugin_submitit.watched import Watched
 
 FOLDER = ".snakemake/submitit"
 SUBMISSION_TRIES = 6  # of an sbatch that reaches no controller: two and a half minutes
-CANCELLED_BY_US = "is cancelled: it runs with other parameters"
 
 
 @dataclass
@@ -84,7 +85,7 @@ class Executor(RemoteExecutor):
         self.folder = Path(FOLDER).absolute()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.records = Records(self.folder)
-        self.left_behind: dict[str, Record] | None = None  # by output; read when it is needed
+        self.left_behind: LeftBehind | None = None  # read when it is needed
         self.unfinished: dict[JobExecutorInterface, SubmittedJobInfo] = {}
         self.warned: set[str] = set()
         try:
@@ -107,13 +108,18 @@ class Executor(RemoteExecutor):
         self.run_jobs([job])
 
     def run_jobs(self, jobs: list[JobExecutorInterface]) -> None:
+        if self.left_behind is None:
+            name = self.workflow.executor_settings.cluster
+            records = [record for record in self.records if record.cluster == name]
+            self.left_behind = LeftBehind(records, self.cluster, self.folder, self.logger)
         fresh = []
         for job in jobs:
             self.run_job_pre(job)
-            if earlier := self._left_behind(job):
-                ids = ", ".join(sorted(earlier))
+            earlier, whole = self.left_behind.take(job)
+            if earlier:
+                ids = ", ".join(sorted(one.id for one in earlier))
                 self.logger.info(f"{job.name}: waits for {ids}, of a Snakemake that is gone")
-                self._report(SubmittedJobInfo(job, ids, aux={"earlier": earlier}))
+                self._report(SubmittedJobInfo(job, ids, {"watched": earlier, "whole": whole}))
             else:
                 fresh.append(job)
         for info in self._submit(fresh):
@@ -174,7 +180,8 @@ class Executor(RemoteExecutor):
         for job, one in zip(jobs, submitted, strict=True):
             if settings.cluster != "debug":  # its jobs die with this process
                 self.records.add(Record(settings.cluster, one.job_id, outputs(job)))
-            infos.append(SubmittedJobInfo(job, one.job_id, aux={"job": one}))
+            watched = [Watched(one.job_id, self.folder, one)]
+            infos.append(SubmittedJobInfo(job, one.job_id, {"watched": watched, "whole": True}))
         return infos
 
     def _patiently(self, submitter: AutoExecutor, commands: list[RunCommand]) -> list[Job[Outcome]]:
@@ -193,35 +200,6 @@ class Executor(RemoteExecutor):
                 time.sleep(seconds)
         raise AssertionError
 
-    def _left_behind(self, job: JobExecutorInterface) -> dict[str, Record]:
-        """Jobs of a Snakemake that is gone which still make, or may make, this job's outputs."""
-        if self.left_behind is None:
-            cluster = self.workflow.executor_settings.cluster
-            records = [record for record in self.records if record.cluster == cluster]
-            states = self.cluster.states([record.id for record in records]) if records else {}
-            self.left_behind = {}
-            for left in records:
-                # where the scheduler does not answer, they may all be alive
-                if states is not None and not states.get(left.id, State("UNKNOWN")).active:
-                    continue
-                self.left_behind |= {output: left for output in left.outputs}
-        if not self.left_behind:
-            return {}
-        earlier = {}
-        wanted = outputs(job)
-        for output in wanted:
-            if record := self.left_behind.get(output):
-                earlier[record.id] = record
-        stale = [
-            id_
-            for id_, record in earlier.items()
-            if any(wanted.get(o, digest) != digest for o, digest in record.outputs.items())
-        ]
-        for id_ in stale:
-            self.logger.info(f"{id_}, of a Snakemake that is gone, {CANCELLED_BY_US}")
-        self.cluster.cancel(stale)
-        return earlier
-
     # Watching
 
     async def check_active_jobs(
@@ -229,9 +207,7 @@ class Executor(RemoteExecutor):
     ) -> AsyncGenerator[SubmittedJobInfo, None]:
         if not active_jobs:
             return
-        ids = {
-            id_ for info in active_jobs for id_ in info.aux.get("earlier", [info.external_jobid])
-        }
+        ids = {watched.id for info in active_jobs for watched in _watched(info)}
         async with self.status_rate_limiter:
             states = await asyncio.to_thread(self.cluster.states, ids)
         if states is None:
@@ -240,101 +216,70 @@ class Executor(RemoteExecutor):
             self.warned.discard("silent")
         again = []
         for info in active_jobs:
-            if "earlier" in info.aux:
-                if self._is_over(info, states):
-                    again.append(info)
-                else:
-                    yield info
-            elif not self._is_done(info, states):
+            for watched in _watched(info):
+                self._look(watched, states)
+            if any(watched.ending is None for watched in _watched(info)):
                 yield info
-        for info in self._submit([info.job for info in again if not self._is_made(info)]):
+            elif info.aux["whole"] and not any(watched.is_void for watched in _watched(info)):
+                self._finish(info)
+            else:
+                self._forget(info)
+                again.append(info.job)
+        for info in self._submit(again):
             self.unfinished[info.job] = info
             info.job.register(external_jobid=info.external_jobid)
             yield info
 
-    def _is_done(self, info: SubmittedJobInfo, states: dict[str, State] | None) -> bool:
-        """Whether a job has ended; if so, report how."""
-        id_, log = info.external_jobid, JobPaths(self.folder, info.external_jobid).stdout
-        result = self._result(info)
-        if result is not None:
-            outcome, value = result
-            if outcome == "success" and value.code == 0:
-                self.unfinished.pop(info.job, None)
-                self._clear(id_)
-                self.report_job_success(info)
-            elif outcome == "success":
-                why = State("OUT_OF_MEMORY") if value.out_of_memory else None
-                self._fail(info, f"{id_} {why or f'failed with exit code {value.code}'}", log)
-            elif "Job not requeued" in value:
-                requeues = self.workflow.executor_settings.requeues
-                self._fail(info, f"{id_} was stopped again after {requeues} requeues", log)
-            else:
-                self._fail(info, f"{id_} could not be run: {value.splitlines()[-1]}", log)
-            return True
-        if states is None:
-            return False
-        state = states.get(id_)
-        if state is not None and state.active:
-            info.aux.pop("ended", None)
-            if state.stuck:
-                self._warn_once(id_, f"{id_} waits until somebody acts: {state.reason}")
-            return False
-        # The result may be on its way through the file system; a preempted job may be requeued.
-        patience = self.workflow.execution_settings.latency_wait
-        if state is None or state.name == "PREEMPTED":
-            patience += 30
-        if time.monotonic() - info.aux.setdefault("ended", time.monotonic()) < patience:
-            return False
-        self._fail(info, f"{id_} {state or 'is not known to the scheduler any more'}", log)
-        return True
+    def _look(self, watched: Watched, states: dict[str, State] | None) -> None:
+        """Look whether a job has ended."""
+        if watched.ending is None:
+            watched.ending = self._told(watched)
+        if watched.ending is None and states is not None:
+            state = states.get(watched.id)
+            watched.hear(state, self.workflow.execution_settings.latency_wait)
+            if state is not None and state.stuck:
+                told = f"{watched.id} waits until somebody acts: {state.reason}"
+                self._warn_once(watched.id, told)
 
-    def _result(self, info: SubmittedJobInfo) -> tuple[str, Any] | None:
-        """What a job has left: submitit's ("success", Outcome) or ("error", traceback), or None."""
-        if self.workflow.executor_settings.cluster == "debug":
-            return "success", info.aux["job"].results()[0]
-        path = JobPaths(self.folder, info.external_jobid).result_pickle
-        try:
-            return pickle_load(path)
-        except (OSError, EOFError):
+    def _told(self, watched: Watched) -> str | None:
+        """How a job ended by its own word, for ``Watched.ending``."""
+        result = watched.result()
+        if result is None:
             return None
+        outcome, value = result
+        if outcome == "success":
+            if value.code != 0 and value.out_of_memory:
+                return str(State("OUT_OF_MEMORY"))
+            return f"failed with exit code {value.code}" if value.code != 0 else ""
+        if "Job not requeued" in value:
+            requeues = self.workflow.executor_settings.requeues
+            return f"was stopped again after {requeues} requeues"
+        return f"could not be run: {value.splitlines()[-1]}"
 
-    def _is_over(self, info: SubmittedJobInfo, states: dict[str, State] | None) -> bool:
-        """Whether the earlier jobs that another waits for have all ended."""
-        if states is None:
-            return False
-        over = [id_ for id_ in info.aux["earlier"] if not states.get(id_, State("")).active]
-        return len(over) == len(info.aux["earlier"])
-
-    def _is_made(self, info: SubmittedJobInfo) -> bool:
-        """Whether the earlier jobs have made what this one is for; if so, report it."""
-        earlier: dict[str, Record] = info.aux["earlier"]
-        made = {o: digest for record in earlier.values() for o, digest in record.outputs.items()}
-        whole = all(
-            made.get(output) == digest and os.path.exists(output)
-            for output, digest in outputs(info.job).items()
-        )
-        for id_ in earlier:
-            self._clear(id_)
-        if whole:
+    def _finish(self, info: SubmittedJobInfo) -> None:
+        """Report how a job has ended."""
+        if failed := [watched for watched in _watched(info) if watched.ending]:
+            message = "; ".join(f"{one.id} {one.ending}; log: {one.log}" for one in failed)
+            self._fail(info, message, [one.log for one in failed])
+        else:
             self.unfinished.pop(info.job, None)
+            self._forget(info)
             self.report_job_success(info)
-        return whole
 
-    def _fail(self, info: SubmittedJobInfo, message: str, log: Path | None = None) -> None:
+    def _fail(self, info: SubmittedJobInfo, message: str, logs: Sequence[Path] = ()) -> None:
         self.unfinished.pop(info.job, None)
-        if info.external_jobid is not None:
-            self.records.remove(info.external_jobid)
-        message = f"{message}; log: {log}" if log else message
+        self._forget(info)
         if info.job.is_group():  # Snakemake tells it for single jobs alone
             self.logger.error(message)
-        logs = {"aux_logs": [str(log)]} if log else {}
-        self.report_job_error(info, msg=f"{message}. ", **logs)
+        self.report_job_error(info, msg=f"{message}. ", aux_logs=[str(log) for log in logs])
 
-    def _clear(self, id_: str) -> None:
-        """Delete what a job that has served left in the folder."""
-        self.records.remove(id_)
-        for path in self.folder.glob(f"{id_}_*"):
-            path.unlink(missing_ok=True)
+    def _forget(self, info: SubmittedJobInfo) -> None:
+        """Delete what the jobs that have ended left in the folder, but for the logs of failures."""
+        for watched in _watched(info):
+            self.records.remove(watched.id)
+            if watched.stale or not watched.ending:
+                for path in self.folder.glob(f"{watched.id}_*"):
+                    path.unlink(missing_ok=True)
 
     def _warn_once(self, key: str, message: str) -> None:
         if key not in self.warned:
@@ -345,7 +290,7 @@ class Executor(RemoteExecutor):
 
     def cancel_jobs(self, active_jobs: list[SubmittedJobInfo]) -> None:
         # not active_jobs alone: it lacks those whose states are being asked for
-        ids = _ids(self.unfinished.values())
+        ids = {one.id for info in self.unfinished.values() for one in _watched(info)}
         try:
             self.cluster.cancel(ids)
         except (OSError, subprocess.SubprocessError) as error:
@@ -355,9 +300,9 @@ class Executor(RemoteExecutor):
             self.records.remove(id_)
 
 
-def _ids(infos: Iterable[SubmittedJobInfo]) -> set[str]:
-    """The ids on the cluster of jobs, or of the earlier ones that they wait for."""
-    return {id_ for info in infos for id_ in info.aux.get("earlier", [info.external_jobid])}
+def _watched(info: SubmittedJobInfo) -> list[Watched]:
+    """The jobs on the cluster whose end is that of a job: its own, or the earlier ones."""
+    return info.aux["watched"] if info.aux else []
 
 
 def _sbatch_line(message: str) -> str:
