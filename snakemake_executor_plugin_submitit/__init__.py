@@ -25,8 +25,9 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from snakemake_executor_plugin_submitit.clusters import CLUSTERS, State
 from snakemake_executor_plugin_submitit.command import Outcome, RunCommand
+from snakemake_executor_plugin_submitit.digests import Digests
 from snakemake_executor_plugin_submitit.left_behind import LeftBehind
-from snakemake_executor_plugin_submitit.records import Record, Records, outputs
+from snakemake_executor_plugin_submitit.records import Record, Records
 from snakemake_executor_plugin_submitit.resources import parameters
 from snakemake_executor_plugin_submitit.watched import Watched
 
@@ -85,6 +86,7 @@ class Executor(RemoteExecutor):
         self.folder = Path(FOLDER).absolute()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.records = Records(self.folder)
+        self.digests = Digests(self.workflow.persistence)
         self.left_behind: LeftBehind | None = None  # read when it is needed
         self.unfinished: dict[JobExecutorInterface, SubmittedJobInfo] = {}
         self.warned: set[str] = set()
@@ -111,7 +113,9 @@ class Executor(RemoteExecutor):
         if self.left_behind is None:
             name = self.workflow.executor_settings.cluster
             records = [record for record in self.records if record.cluster == name]
-            self.left_behind = LeftBehind(records, self.cluster, self.folder, self.logger)
+            self.left_behind = LeftBehind(
+                records, self.digests, self.cluster, self.folder, self.logger
+            )
         fresh = []
         for job in jobs:
             self.run_job_pre(job)
@@ -164,6 +168,8 @@ class Executor(RemoteExecutor):
             )
             for job in jobs
         ]
+        # of now: what changes before a job reads it makes the job stale, not its outputs wrong
+        makes = [{} if settings.cluster == "debug" else self.digests.of(job) for job in jobs]
         try:
             submitter.update_parameters(
                 **wanted,
@@ -177,9 +183,9 @@ class Executor(RemoteExecutor):
                 self._fail(SubmittedJobInfo(job), f"{job.name}: was not submitted: {why}")
             return []
         infos = []
-        for job, one in zip(jobs, submitted, strict=True):
+        for job, one, outputs in zip(jobs, submitted, makes, strict=True):
             if settings.cluster != "debug":  # its jobs die with this process
-                self.records.add(Record(settings.cluster, one.job_id, outputs(job)))
+                self.records.add(Record(settings.cluster, one.job_id, outputs))
             watched = [Watched(one.job_id, self.folder, one)]
             infos.append(SubmittedJobInfo(job, one.job_id, {"watched": watched, "whole": True}))
         return infos

@@ -6,18 +6,25 @@ from pathlib import Path
 from snakemake_interface_executor_plugins.jobs import JobExecutorInterface
 
 from snakemake_executor_plugin_submitit.clusters import Cluster, State
-from snakemake_executor_plugin_submitit.records import Record, outputs
+from snakemake_executor_plugin_submitit.digests import Digests, members
+from snakemake_executor_plugin_submitit.records import Record
 from snakemake_executor_plugin_submitit.watched import Watched
 
-CANCELLED_BY_US = "is cancelled: it runs with other parameters"
+CANCELLED_BY_US = "is cancelled: it runs with other parameters, code, software or inputs"
 
 
 class LeftBehind:
     """The jobs of a Snakemake that is gone that are alive, or may be, by their outputs."""
 
     def __init__(
-        self, records: list[Record], cluster: Cluster, folder: Path, logger: Logger
+        self,
+        records: list[Record],
+        digests: Digests,
+        cluster: Cluster,
+        folder: Path,
+        logger: Logger,
     ) -> None:
+        self.digests = digests
         self.cluster = cluster
         self.logger = logger
         self.records: dict[str, Record] = {}  # by output
@@ -35,16 +42,16 @@ class LeftBehind:
         Those that make something else in its place are cancelled. A job is given once for an
         output: when it has failed, its outputs are made anew.
         """
-        wanted = outputs(job) if self.records else {}
+        wanted = [str(output) for member in members(job) for output in member.output]
         found = {o: record for o in wanted if (record := self.records.pop(o, None))}
         earlier = {record.id: record for record in found.values()}
-        stale = [
-            id_
-            for id_, record in earlier.items()
-            if any(wanted.get(o, digest) != digest for o, digest in record.outputs.items())
-        ]
+        stale = [id_ for id_, record in earlier.items() if self._is_stale(record, job)]
         for id_ in stale:
             self.watched[id_].stale = True
             self.logger.info(f"{id_}, of a Snakemake that is gone, {CANCELLED_BY_US}")
         self.cluster.cancel(stale)
         return [self.watched[id_] for id_ in earlier], len(found) == len(wanted)
+
+    def _is_stale(self, record: Record, job: JobExecutorInterface) -> bool:
+        now = self.digests.of(job, made=record.outputs)
+        return any(record.outputs.get(output, digest) != digest for output, digest in now.items())

@@ -1,14 +1,11 @@
 """What was submitted, on disk: a Snakemake that died leaves its jobs to the next one."""
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-
-from snakemake_interface_executor_plugins.jobs import JobExecutorInterface
 
 
 @dataclass(frozen=True)
@@ -18,16 +15,6 @@ class Record:
     cluster: str
     id: str
     outputs: dict[str, str]
-
-
-def outputs(job: JobExecutorInterface) -> dict[str, str]:
-    """Each output of a job, or of the jobs of a group, with a digest of what makes it."""
-    digests: dict[str, str] = {}
-    for member in job.jobs if job.is_group() else [job]:
-        makes = [member.rule.name, member.shellcmd, [str(p) for p in member.params]]
-        digest = hashlib.sha256(json.dumps(makes).encode()).hexdigest()
-        digests |= {str(output): digest for output in member.output}
-    return digests
 
 
 class Records:

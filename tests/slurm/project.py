@@ -32,7 +32,8 @@ class Project:
             options = ["--profile", "slurm"]
         else:
             options = ["--executor", "submitit", "--jobs", "500", "--latency-wait", "3"]
-        log = (self.folder / "log.txt").open("w")
+        (self.folder / "log.txt").write_text("")
+        log = (self.folder / "log.txt").open("a")  # jobs of an earlier one may write there, too
         process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "snakemake", "--seconds-between-status-checks", "1"),

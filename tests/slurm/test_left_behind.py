@@ -22,9 +22,9 @@ def local(tmp_path: Path) -> Iterator[Project]:
     project.end()
 
 
-def left_behind(project: Project) -> str:
+def left_behind(project: Project, *options: str) -> str:
     """Start Snakemake and kill it when its one job has written ``started``; the job's id."""
-    process = project.start(*LOCAL)
+    process = project.start(*LOCAL, *options)
     wait_until(lambda: (project.folder / "started").exists(), "started")
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
@@ -110,3 +110,77 @@ def test_several_jobs_take_the_word_of_the_one_that_made_them(local):
     assert process.wait(timeout=60) == 0, local.log
     assert local.read("runs").count("start") == 3
     assert [local.read(f"rated/{i}") for i in range(2)] == ["0\n", "1\n"]
+
+
+HOLD = "echo start >> runs; touch started; while ! test -e go; do sleep 0.1; done"
+RULE = """
+    class Thing: pass
+
+    rule all:
+        input: "in"
+        output: "out"
+        {how}
+    """
+SHELL = 'params: 1\n        envmodules: "tool/1"\n        shell: "sh hold.sh; cp {input} {output}"'
+SCRIPT = 'script: "make.py"'
+RUN = 'run: shell("sh hold.sh"); shell("cp {input} {output}")'
+OBJECT = SHELL.replace("params: 1", "params: [Thing()]")
+MAKE = "import os\nos.system('sh hold.sh; cp in out')\n"
+BY_TIME = ("--max-checksum-file-size", "0")
+
+
+@pytest.fixture
+def making(local: Project) -> Project:
+    """One job that makes ``out`` of ``in`` and waits for ``go``; environment modules do nothing."""
+    (local.folder / "hold.sh").write_text(HOLD)
+    (local.folder / "make.py").write_text(MAKE)
+    (local.folder / "in").write_text("1\n")
+    (local.folder / "module").write_text("#!/bin/sh\n")
+    (local.folder / "module").chmod(0o755)
+    local.environment["PATH"] = f"{local.folder}:{os.environ['PATH']}"
+    return local
+
+
+def starts_after(project: Project, how: str, name: str, old: str, new: str, *options: str) -> int:
+    """How often the job has been started when a change, and a second Snakemake, have come."""
+    project.write(RULE.replace("{how}", how))
+    left_behind(project, *options)
+    file = project.folder / name
+    assert old in file.read_text()
+    file.write_text(file.read_text().replace(old, new))  # at another time in any case
+    process = project.start(*LOCAL, *options)
+    project.wait_for("of a Snakemake that is gone, is cancelled|waits for", "log.txt")
+    (project.folder / "go").touch()
+    assert process.wait(timeout=60) == 0, project.log
+    assert project.read("out") == project.read("in")
+    return project.read("runs").count("start")
+
+
+@pytest.mark.parametrize(
+    ("how", "name", "old", "new", "options"),
+    [
+        pytest.param(SHELL, "in", "1", "2", (), id="content of an input"),
+        pytest.param(SHELL, "in", "1", "1", BY_TIME, id="time of an input"),
+        pytest.param(SCRIPT, "make.py", "import", "# other\nimport", (), id="script"),
+        pytest.param(RUN, "Snakefile", "run: ", 'run: shell("true"); ', (), id="run"),
+        pytest.param(SHELL, "Snakefile", "params: 1", "params: 2", (), id="params"),
+        pytest.param(
+            SHELL, "Snakefile", "tool/1", "tool/2", ("--sdm", "env-modules"), id="modules"
+        ),
+    ],
+)
+def test_what_makes_something_else_by_now_is_cancelled(making, how, name, old, new, options):
+    assert starts_after(making, how, name, old, new, *options) == 2
+    assert "is cancelled: it runs with other parameters, code, software or inputs" in making.log
+
+
+@pytest.mark.parametrize(
+    ("how", "name"),
+    [
+        pytest.param(SHELL, "in", id="input"),
+        pytest.param(SCRIPT, "make.py", id="script"),
+        pytest.param(OBJECT, "Snakefile", id="object"),
+    ],
+)
+def test_what_was_only_written_again_is_no_change(making, how, name):
+    assert starts_after(making, how, name, "", "") == 1
