@@ -239,28 +239,13 @@ class Executor(RemoteExecutor):
     def _look(self, watched: Watched, states: dict[str, State] | None) -> None:
         """Look whether a job has ended."""
         if watched.ending is None:
-            watched.ending = self._told(watched)
+            watched.ask(self.workflow.executor_settings.requeues)
         if watched.ending is None and states is not None:
             state = states.get(watched.id)
             watched.hear(state, self.workflow.execution_settings.latency_wait)
             if state is not None and state.stuck:
                 told = f"{watched.id} waits until somebody acts: {state.reason}"
                 self._warn_once(watched.id, told)
-
-    def _told(self, watched: Watched) -> str | None:
-        """How a job ended by its own word, for ``Watched.ending``."""
-        result = watched.result()
-        if result is None:
-            return None
-        outcome, value = result
-        if outcome == "success":
-            if value.code != 0 and value.out_of_memory:
-                return str(State("OUT_OF_MEMORY"))
-            return f"failed with exit code {value.code}" if value.code != 0 else ""
-        if "Job not requeued" in value:
-            requeues = self.workflow.executor_settings.requeues
-            return f"was stopped again after {requeues} requeues"
-        return f"could not be run: {value.splitlines()[-1]}"
 
     def _finish(self, info: SubmittedJobInfo) -> None:
         """Report how a job has ended."""

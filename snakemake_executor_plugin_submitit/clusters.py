@@ -81,7 +81,7 @@ class Slurm:
             command = ["squeue", "-r", "-t", "all", "-h", "-o", "%i|%T|%r|%N", "-j", wanted]
         try:
             done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-        except subprocess.TimeoutExpired:
+        except (OSError, subprocess.TimeoutExpired):  # no memory to fork, a file system away
             return None
         if done.returncode != 0:
             unknown = "Invalid job id" in done.stderr  # squeue's word where it knows none of them

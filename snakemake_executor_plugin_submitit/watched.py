@@ -43,14 +43,23 @@ class Watched:
         """Whether its end tells nothing of what is wanted: it was stale, or dead long before."""
         return self.stale or (bool(self.ending) and self.job is None and not self.alive)
 
-    def result(self) -> tuple[str, Any] | None:
-        """What it has left: submitit's ("success", Outcome) or ("error", traceback), or None."""
+    def ask(self, requeues: int) -> None:
+        """Look for what it says of its end itself.
+
+        Args:
+            requeues: those after which it gives up.
+        """
         if isinstance(self.job, DebugJob):
-            return "success", self.job.results()[0]
+            self.ending = ending("success", self.job.results()[0], requeues)
+            return
         try:
-            return pickle_load(JobPaths(self.folder, self.id).result_pickle)
+            outcome, value = pickle_load(JobPaths(self.folder, self.id).result_pickle)
+            self.ending = ending(outcome, value, requeues)
         except (OSError, EOFError):
-            return None
+            pass  # it is not there yet
+        except Exception as error:  # unpickling raises whatever the bytes lead it to
+            why = " ".join(f"{type(error).__name__}: {error}".split())
+            self.ending = f"left a result that cannot be read: {why}"
 
     def hear(self, state: State | None, patience: float) -> None:
         """Take in what the scheduler says; None: it does not know the job.
@@ -68,3 +77,14 @@ class Watched:
             self.missed = time.monotonic()
         if self.stale or time.monotonic() - self.missed >= patience:
             self.ending = str(state or "is not known to the scheduler any more")
+
+
+def ending(outcome: str, value: Any, requeues: int) -> str:
+    """A job's end as its result tells it: ("success", Outcome) or ("error", traceback)."""
+    if outcome == "success":
+        if value.code != 0 and value.out_of_memory:
+            return str(State("OUT_OF_MEMORY"))
+        return f"failed with exit code {value.code}" if value.code != 0 else ""
+    if "Job not requeued" in value:
+        return f"was stopped again after {requeues} requeues"
+    return f"could not be run: {value.splitlines()[-1]}"
