@@ -102,9 +102,14 @@ class Executor(RemoteExecutor):
         limit = {} if cluster == "debug" else {f"{cluster}_max_num_timeout": 10**6}
         return AutoExecutor(self.folder, cluster=cluster, **limit)
 
-    def additional_general_args(self) -> str:
-        # the default keeps every job's Snakemake alive for a second after its work is done
-        return "--max-jobs-per-timespan 100/0s"
+    def get_job_args(self, job: JobExecutorInterface, **kwargs: Any) -> str:
+        arguments: str = super().get_job_args(job, **kwargs)
+        if job.is_group():
+            # what its members share; of --cores, the machine's before, the last counts
+            return f"{arguments} {self.get_resource_declarations(job)} --cores {job.threads}"
+        # by default it stays alive for a second after its work; a group's, whose members wait for
+        # each other, would look for work without a pause
+        return f"{arguments} --max-jobs-per-timespan 100/0s"
 
     def run_job(self, job: JobExecutorInterface) -> None:
         self.run_jobs([job])
