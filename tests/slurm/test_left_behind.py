@@ -184,3 +184,24 @@ def test_what_makes_something_else_by_now_is_cancelled(making, how, name, old, n
 )
 def test_what_was_only_written_again_is_no_change(making, how, name):
     assert starts_after(making, how, name, "", "") == 1
+
+
+def test_what_was_dead_before_the_scheduler_answered_is_submitted_again(project, slurm):
+    """It is no failure of this run: there are no retries here."""
+    project.write(HALF)
+    process = project.start()
+    wait_until(lambda: (project.folder / "started").exists(), "started")
+    process.kill()
+    process.wait()
+    (id_,) = project.jobs()
+    slurm("scancel", id_)
+    wait_until(lambda: project.jobs()[id_] == "CANCELLED", "cancelled")
+    (project.folder / "go").write_text("well")
+    slurm.stop("slurmctld")
+    again = project.start()
+    try:
+        project.wait_for(f"waits for {id_}, of a Snakemake that is gone", "log.txt")
+    finally:
+        slurm.start_slurmctld()
+    assert again.wait(timeout=120) == 0, project.log
+    assert project.read("out") == "whole\n"
