@@ -14,7 +14,7 @@ import yaml
 from helpers import ROOT, TINY, copy_project, with_values
 
 CELLS = "results/small/cells"
-PIPELINE = "params/dvc.yaml"
+PIPELINE = "workflow/dvc.yaml"
 SMALL = f"{PIPELINE}:grid@small"
 KEPT = "study@kept"
 ENVIRONMENT = {
@@ -128,11 +128,11 @@ def test_a_clone_with_its_data_has_nothing_to_do(clone):
 
 
 def test_every_stage_that_was_pulled_alone_has_nothing_to_do(clone):
-    locked = (clone / "params/dvc.lock").read_text()
+    locked = (clone / "workflow/dvc.lock").read_text()
     for stage in ("data@digits", "grid@small", "grid@other"):
         dvc(clone, "pull", f"{PIPELINE}:{stage}")
         assert "up to date" in dvc(clone, "repro", f"{PIPELINE}:{stage}")
-    assert (clone / "params/dvc.lock").read_text() == locked
+    assert (clone / "workflow/dvc.lock").read_text() == locked
     assert ok(clone, "git", "status", "--short") == ""
 
 
@@ -208,12 +208,12 @@ def test_results_without_records_are_refused_under_another_parameter(clone):
     """The silent wrong result: nothing trained, the new value recorded beside the old results."""
     dvc(clone, "pull", f"{PIPELINE}:data@digits")
     dvc(clone, "pull", CELLS)
-    locked = (clone / "params/dvc.lock").read_text()
+    locked = (clone / "workflow/dvc.lock").read_text()
     change(clone, {"temperature": 0.5})
     done = run(clone, "dvc", "repro", SMALL)
     assert done.returncode != 0
     assert "is a result of other parameters" in done.stdout + done.stderr
-    assert (clone / "params/dvc.lock").read_text() == locked
+    assert (clone / "workflow/dvc.lock").read_text() == locked
 
 
 def test_records_of_another_commit_are_refused(clone):
