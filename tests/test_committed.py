@@ -1,0 +1,69 @@
+"""The committed results: whole, of clean revisions, and what the code makes of the kept cells."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from helpers import ROOT
+
+from eqco import cli, kept
+from eqco.grid import cells
+from eqco.params import load_study
+from eqco.results import SUMMARY
+
+
+def git(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True)
+
+
+COMMITTED = sorted({path.split("/")[1] for path in git("ls-files", "results").stdout.splitlines()})
+MADE = (
+    *("table.csv", "table.md", "summary.md", "metrics.json", "provenance.json"),
+    *("negatives.svg", "negatives.png"),
+)
+
+each_study = pytest.mark.parametrize("study", COMMITTED)
+
+
+def test_there_are_some_and_each_has_a_stage():
+    assert "fashion-mnist" in COMMITTED
+    pipeline = yaml.safe_load((ROOT / "dvc.yaml").read_text())
+    assert pipeline["stages"]["study"]["foreach"] == COMMITTED
+
+
+@each_study
+def test_every_cell_is_kept_and_comes_from_a_clean_revision_of_this_history(study):
+    found = kept.read_kept(ROOT / "results" / study)
+    assert list(found) == list(cells(load_study(ROOT / "params" / f"{study}.yaml")))
+    revisions = {files[SUMMARY]["provenance"]["revision"] for files in found.values()}
+    for revision in revisions:
+        assert revision
+        assert not revision.endswith("-dirty")
+    if git("rev-parse", "--is-shallow-repository").stdout.strip() == "false":
+        for revision in revisions:
+            assert git("merge-base", "--is-ancestor", revision, "HEAD").returncode == 0, revision
+
+
+@each_study
+def test_tables_and_figures_are_what_the_code_makes_of_the_kept_cells(study, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    committed = ROOT / "results" / study
+    shutil.copy(committed / kept.KEPT, tmp_path)
+    cli.table(Path("params", f"{study}.yaml"), tmp_path)
+    for name in MADE:
+        assert (tmp_path / name).read_bytes() == (committed / name).read_bytes(), name
+    tracked = git("ls-files", f"results/{study}").stdout.split()
+    assert sorted(Path(path).name for path in tracked) == sorted([*MADE, kept.KEPT])
+
+
+@each_study
+def test_the_report_can_be_made_of_the_kept_cells(study, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    shutil.copy(ROOT / "results" / study / kept.KEPT, tmp_path)
+    cli.report(Path("params", f"{study}.yaml"), tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    count = json.loads((ROOT / "results" / study / "provenance.json").read_text())["cells"]
+    assert f"{count} cells" in page
