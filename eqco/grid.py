@@ -70,6 +70,7 @@ def _expand(study: Study, block: Block) -> list[tuple[Cell, dict[str, str | floa
         "weight_decay": study.pretrain.weight_decay,
     }
     lists = [getattr(block, key) or [defaults[name]] for name, key in AXES.items()]
+    named = axes(study)
     expanded = []
     for combination in product(*lists):
         values: dict[str, str | float] = dict(zip(AXES, combination, strict=True))
@@ -77,7 +78,7 @@ def _expand(study: Study, block: Block) -> list[tuple[Cell, dict[str, str | floa
             **values,
             # α is a part of the cell only where the loss reads it
             "alpha": values["alpha"] if values["margin"] == "eqco" else None,
-            "weight_decay": values["weight_decay"] if "weight_decay" in axes(study) else None,
+            "weight_decay": values["weight_decay"] if "weight_decay" in named else None,
         }
         expanded.append((Cell.model_validate(parts), values))
     return expanded
