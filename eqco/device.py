@@ -24,7 +24,10 @@ def choose(name: str, threads: int | None, ranks: int) -> torch.device:
         torch.set_num_threads(max(1, threads // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
     if name == "auto" and (ranks == 0 or not torch.cuda.is_available()):
         if ranks and gpus.count():
-            raise InputError(f"--device: auto: {_why_no_gpu()}; --device cpu trains without one")
+            raise InputError(
+                f"--device: auto: torch {torch.__version__} sees no GPU, but one is here: "
+                f"{_versions()}; --device cpu trains without one"
+            )
         return torch.device("cpu")
     try:
         if name == "auto":
@@ -44,11 +47,10 @@ def _own_gpu() -> torch.device:
     return torch.device("cuda", gpus.claim(names))
 
 
-def _why_no_gpu() -> str:
-    built = f"is built for CUDA {torch.version.cuda}" if torch.version.cuda else "is built for CPUs"
-    found = driver()
+def _versions() -> str:
+    built, found = torch.version.cuda, driver()
     allows = f"the driver is for CUDA {found}" if found else "no driver is found"
-    return f"torch {torch.__version__} sees no GPU, but one is here: it {built}, {allows}"
+    return f"it is built for {f'CUDA {built}' if built else 'CPUs'}, {allows}"
 
 
 def driver() -> str | None:

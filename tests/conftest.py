@@ -1,6 +1,8 @@
 """What many tests start from: a tiny study, its packed data, a trained cell."""
 
+import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +11,29 @@ import torch
 import yaml
 from helpers import TINY, with_values
 
-from eqco import data
+from eqco import data, forkserver
 from eqco.params import Study, load_study, parse_study
 
 torch.set_num_threads(1)
 # A shell's background jobs ignore it, and so would every process that a test starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def address() -> str:
+    """A fork server's, which ends with the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")  # several tests run at once
+        forkserver.start()
+    return os.environ.pop(forkserver.VARIABLE)
+
+
+@pytest.fixture(scope="module")
+def fork_server(address) -> Iterator[None]:
+    """Commands without the wait for imports; tests/test_forkserver.py: they are the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(forkserver.VARIABLE, address)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,10 @@ import pytest
 import yaml
 from helpers import TINY, with_values
 
+from eqco import forkserver
 from eqco.results import read_encoder, save_encoder
 
+pytestmark = pytest.mark.usefixtures("fork_server")
 COMMANDS = ["prepare", "pretrain", "linear-eval", "knn-eval", "table", "schema", "cells", "keep"]
 CELL = "method~simo/negatives~16/margin~eqco/seed~0"
 
@@ -169,8 +171,9 @@ def test_a_file_where_a_folder_should_be(trained, tmp_path):
 
 
 @pytest.mark.skipif(shutil.which("setpriv") is None, reason="setpriv is not installed")
-def test_no_permission_to_write(trained, tmp_path):
+def test_no_permission_to_write(trained, tmp_path, monkeypatch):
     """As an ordinary user meets it; root is stripped of the power to write anywhere."""
+    monkeypatch.delenv(forkserver.VARIABLE)  # the server has the permission
     locked = tmp_path / "locked"
     locked.mkdir()
     locked.chmod(stat.S_IRUSR | stat.S_IXUSR)
@@ -183,8 +186,9 @@ def test_no_permission_to_write(trained, tmp_path):
     assert done.stderr == f"eqco: {locked / 'x'}: Permission denied\n"
 
 
-def test_a_full_disk(trained, tmp_path):
+def test_a_full_disk(trained, tmp_path, monkeypatch):
     """A limit on a file's size stands in: the write fails half-way, as on a full disk."""
+    monkeypatch.delenv(forkserver.VARIABLE)  # the server has no such limit
     import resource
 
     def limit() -> None:

@@ -15,6 +15,7 @@ from eqco.errors import InputError
 from eqco.grid import cells
 from eqco.params import load_study
 
+pytestmark = pytest.mark.usefixtures("fork_server")
 NO_GPU = not torch.cuda.is_available()
 without_a_gpu = pytest.mark.skipif(not NO_GPU, reason="needs a torch that sees no GPU")
 

@@ -155,6 +155,7 @@ def detectable(d: np.ndarray) -> float:
     return float(units[np.argmax(power >= 0.8)] * stats.sem(d))
 
 
+@cache
 def row(study: str, name: str) -> str:
     """A line of a table of findings: n, each protocol's difference, what n can find by L-BFGS."""
     cells, every = [], accuracies(study)

@@ -16,6 +16,8 @@ from eqco.plan import _bytes, forward_units, plan
 from eqco.pretrain import pretrain
 from eqco.results import SavedEncoder, save_encoder
 
+pytestmark = pytest.mark.usefixtures("fork_server")
+
 SPEEDS = ROOT / "params" / "speeds.csv"
 
 

@@ -20,6 +20,8 @@ from eqco.quick import quick
 STUDIES = sorted(ROOT.glob("params/*.yaml"))
 # of a paper or at its size; the others are small as they are, and run elsewhere in tests and docs
 RECIPES = [path for path in STUDIES if load_study(path).network.backbone != "conv5"]
+# that differ in kind: a queue and split batch norm; JPEGs and a probe on views; a support set
+KINDS = ("moco-cifar10-demo", "simo-imagenet", "nnclr-dcl-imagenet")
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +71,13 @@ def test_a_dry_run_as_it_is(path, project):
     assert re.search(rf"^pretrain +{len(cells(load_study(path)))}$", output, re.M)
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=path.stem, marks=[] if path.stem in KINDS else pytest.mark.slow)
+        for path in RECIPES
+    ],
+)
 def test_a_quick_run_from_images_to_table(path, project):
     small, start = quick(load_study(path)), time.monotonic()
     options = ["--configfile", f"params/{path.name}", "--config", "quick=true"]
@@ -82,6 +90,7 @@ def test_a_quick_run_from_images_to_table(path, project):
     shutil.rmtree(folder / "cells")  # ResNet-50s
 
 
+@pytest.mark.slow
 def test_two_ranks_run_a_recipe_from_images_to_table(project):
     options = ["--configfile", "params/simo-imagenet.yaml", "--config", "quick=true"]
     more = ["--set-resources", "pretrain:gpus=2", "linear_eval:gpus=2", "--cores", "2"]

@@ -8,6 +8,8 @@ from torch.nn import functional as F
 
 from eqco import theory
 
+pytestmark = pytest.mark.usefixtures("fork_server")
+
 
 def unit(rows: int, seed: int) -> torch.Tensor:
     return F.normalize(torch.randn(rows, 128, generator=torch.Generator().manual_seed(seed)))
@@ -38,9 +40,7 @@ def test_with_alpha_k_both_margins_are_one():
     assert rows["gradient"].nunique() == rows["bound"].nunique() == 1
 
 
-def test_the_command(digits, tmp_path, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # two wait for each other beside others
-
+def test_the_command(digits, tmp_path):
     from eqco.grid import cells
     from eqco.params import load_study
 

@@ -151,6 +151,7 @@ def test_a_cell_runs_on_the_gpu_that_slurm_gives_it(grid):
     assert list(grid.folder.glob("results/tiny/state/**/step-*"))
 
 
+@pytest.mark.slow
 def test_a_cell_on_two_nodes_loses_a_rank_is_stopped_and_goes_on(grid):
     copy_of_the_project(grid.folder, epochs=60, seeds=1)
     grid.environment["MASTER_ADDR"] = "127.0.0.1"  # both nodes are this machine
@@ -185,6 +186,7 @@ def test_a_cell_on_two_nodes_loses_a_rank_is_stopped_and_goes_on(grid):
     assert first_epoch(grid) >= 20
 
 
+@pytest.mark.slow
 def test_out_of_time_a_cell_is_requeued_and_ends_in_the_same_bytes(grid, long):
     copy_of_the_project(grid.folder, epochs=LONG, seeds=1)
     code = grid.run(
@@ -199,50 +201,55 @@ def test_out_of_time_a_cell_is_requeued_and_ends_in_the_same_bytes(grid, long):
     assert first_epoch(grid) > 5
 
 
-def test_preempted_and_requeued_by_hand_a_cell_ends_in_the_same_bytes(grid, slurm, long):
+def test_whatever_disturbs_a_cell_it_ends_in_the_same_bytes(grid, slurm, long):
+    """One training: preempted, requeued by hand, left by its Snakemake, cancelled, gone on with."""
     copy_of_the_project(grid.folder, epochs=LONG, seeds=1)
-    process = grid.start(*SMALL, profile=True)
+
+    def running() -> list[str]:
+        return [id_ for id_, state in grid.jobs().items() if state == "RUNNING"]
+
+    def wait_until_it_goes_on(after: int) -> int:
+        """Until its log begins beyond an epoch: where it does."""
+        wait_until(
+            lambda: "epoch " in cell_log(grid) and first_epoch(grid) > after,
+            f"going on after epoch {after}",
+            120,
+        )
+        return first_epoch(grid)
+
+    first = grid.start(*SMALL, profile=True)
     wait_until(lambda: "epoch 5/" in cell_log(grid), "epoch 5", 90)
+    # another at once
+    assert grid.run(*SMALL, profile=True) == 1
+    assert f"results/tiny/lock: is held by process {first.pid} on" in grid.log
+    # preempted
     command = ("sbatch", "--parsable", "-o", "/dev/null", "-p", "high", "--exclusive", "-N2")
     command += ("--wrap", "sleep 300")
     urgent = slurm(*command).strip()
     wait_until(lambda: list(grid.jobs().values()).count("PENDING") == 1, "preemption")
     slurm("scancel", urgent)
-    wait_until(lambda: list(grid.jobs().values()).count("RUNNING") == 1, "requeue")
-    wait_until(lambda: cell_log(grid).count("epoch") >= 5, "going on", 90)
-    (running,) = (id_ for id_, state in grid.jobs().items() if state == "RUNNING")
-    slurm("scontrol", "requeue", running)
-    assert process.wait(timeout=200) == 0, grid.log
-    assert table(grid.folder) == long
-    assert len(grid.jobs()) == 2
-
-
-def test_a_cell_that_was_cancelled_goes_on_in_the_next_run(grid, slurm, long):
-    copy_of_the_project(grid.folder, epochs=LONG, seeds=1)
-    process = grid.start(*SMALL, profile=True)
-    wait_until(lambda: "epoch 20/" in cell_log(grid), "epoch 20", 90)
-    (running,) = (id_ for id_, state in grid.jobs().items() if state == "RUNNING")
-    slurm("scancel", running)
-    assert process.wait(timeout=60) == 1
-    assert f"{running} was cancelled" in grid.log
-    assert grid.run(*SMALL, profile=True) == 0, grid.log
-    assert table(grid.folder) == long
-    assert first_epoch(grid) > 15
-
-
-def test_a_killed_snakemake_and_another_at_once_train_a_cell_once(grid, long):
-    copy_of_the_project(grid.folder, epochs=LONG, seeds=1)
-    first = grid.start(*SMALL, profile=True)
-    wait_until(lambda: "epoch 5/" in cell_log(grid), "epoch 5", 90)
-    assert grid.run(*SMALL, profile=True) == 1
-    assert f"results/tiny/lock: is held by process {first.pid} on" in grid.log
+    wait_until(lambda: len(running()) == 1, "requeue")
+    begun = wait_until_it_goes_on(after=4)
+    wait_until(lambda: cell_log(grid).count("epoch") >= 5, "five further epochs", 90)
+    # requeued by hand
+    (job,) = running()
+    slurm("scontrol", "requeue", job)
+    begun = wait_until_it_goes_on(after=begun + 3)
+    # without its Snakemake, and waited for by the next
     first.kill()
     first.wait()
+    assert running() == [job]
+    second = grid.start(*SMALL, profile=True)
+    wait_until(lambda: "of a Snakemake that is gone" in grid.log, "the next Snakemake", 90)
+    wait_until(lambda: cell_log(grid).count("epoch") >= 20, "20 further epochs", 90)
+    assert (first_epoch(grid), len(grid.jobs())) == (begun, 2)  # its data, and the cell once
+    # cancelled, and gone on with in another run
+    slurm("scancel", job)
+    assert second.wait(timeout=60) == 1
+    assert f"{job} was cancelled" in grid.log
     assert grid.run(*SMALL, profile=True) == 0, grid.log
-    assert "of a Snakemake that is gone" in grid.log
+    assert first_epoch(grid) > begun + 15
     assert table(grid.folder) == long
-    assert len(grid.jobs()) == 2
-    assert cell_log(grid).count("epoch ") == LONG
 
 
 def test_it_runs_without_slurm(tmp_path, short):
