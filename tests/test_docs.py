@@ -62,7 +62,7 @@ INSTEAD = {
         "processes in the place of jobs; tests/slurm has a SLURM",
     ),
     r"^dvc repro$": (
-        "dvc repro --dry",
+        "git checkout -q results; dvc repro --dry",  # README removes some
         "the kept cells are of the studies as they are; tests/test_dvc.py makes tables of such",
     ),
     r"^study=negatives data=data/cifar10-jpeg$": (
