@@ -6,21 +6,24 @@ BIN := $(VENV)/bin
 SLURM ?= /tmp/eqco-slurm
 
 .DELETE_ON_ERROR:
-.PHONY: demo test test-all lint bench docs format schema slurm-up slurm-down
+.PHONY: demo test test-slow test-all lint bench docs format schema slurm-up slurm-down
 
 demo: $(VENV)/installed
 	$(BIN)/snakemake --configfile params/demo.yaml
 	@cat results/demo/summary.md
 
-# Every kind of check; test-all has the slow cases too.
+# Every kind of check; test-slow: further cases of some.
 PYTEST = PATH="$$PATH:/usr/sbin" $(BIN)/pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder --durations 10
 
 test: $(VENV)/installed
 	sh .ci/packages.sh slurm chromium
 	$(PYTEST) -m "not slow"
 
-test-all: test
+test-slow: $(VENV)/installed
+	sh .ci/packages.sh slurm chromium
 	$(PYTEST) -m slow
+
+test-all: test test-slow
 
 # A SLURM of two nodes on this machine, to try `snakemake --profile slurm` on; needs root.
 slurm-up: $(VENV)/installed

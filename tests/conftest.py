@@ -14,9 +14,22 @@ from helpers import TINY, with_values
 from eqco import data, forkserver
 from eqco.params import Study, load_study, parse_study
 
+# Minutes each: the workers take files in this order, so that none begins with one at the end.
+LONGEST = (
+    *("test_endings", "test_dvc", "test_workflow", "test_docs", "test_quick", "test_slurm_grid"),
+    *("test_left_behind", "test_chaos", "test_executor", "test_methods"),
+)
+
 torch.set_num_threads(1)
 # A shell's background jobs ignore it, and so would every process that a test starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def place(item: pytest.Item) -> int:
+        return LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST)
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")

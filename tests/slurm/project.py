@@ -84,3 +84,23 @@ class Project:
         for process in processes_in(self.folder):
             with suppress(psutil.Error):
                 process.kill()
+
+
+TOY = """
+    rule all:
+        input: expand("out/{{i}}", i=range({count}))
+
+    rule toy:
+        output: "out/{{i}}"
+        resources: runtime=5, mem_mb=100
+        shell: {shell!r}
+    """
+
+
+def toy(project: Project, count: int, shell: str) -> None:
+    project.write(TOY.format(count=count, shell=shell))
+
+
+def a_job(project: Project) -> str:
+    wait_until(project.jobs, "a job")
+    return next(iter(project.jobs()))

@@ -99,3 +99,27 @@ def seconds(process: psutil.Process) -> float:
     """What it and its children that have ended took of a core."""
     times = process.cpu_times()
     return times.user + times.system + times.children_user + times.children_system
+
+
+def test_groups_travel_in_one_job(project):
+    project.write(
+        """
+        rule all:
+            input: expand("rated/{i}", i=range(4))
+
+        rule train:
+            output: "out/{i}"
+            group: "cell"
+            shell: "echo $SLURM_JOB_ID > {output}"
+
+        rule rate:
+            input: "out/{i}"
+            output: "rated/{i}"
+            group: "cell"
+            shell: "echo $SLURM_JOB_ID > {output}"
+        """
+    )
+    assert project.run() == 0, project.log
+    assert len(project.jobs()) == 4
+    for i in range(4):
+        assert project.read(f"out/{i}") == project.read(f"rated/{i}")

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 from cluster import wait_until
-from project import Project
+from project import Project, toy
 
 LOCAL = ("--submitit-cluster", "local")
 
@@ -205,3 +205,70 @@ def test_what_was_dead_before_the_scheduler_answered_is_submitted_again(project,
         slurm.start_slurmctld()
     assert again.wait(timeout=120) == 0, project.log
     assert project.read("out") == "whole\n"
+
+
+COUNTS = "echo start >> runs; sleep 6; echo {wildcards.i} > {output}"
+
+
+def test_a_killed_snakemake_started_again_waits_for_its_jobs(project):
+    toy(project, 3, COUNTS)
+    process = project.start()
+    wait_until(lambda: project.read("runs").count("start") == 3, "running")
+    process.kill()
+    process.wait()
+    assert project.run() == 0, project.log
+    assert "of a Snakemake that is gone" in project.log
+    assert project.read("runs").count("start") == 3
+    assert len(project.jobs()) == 3
+    assert [project.read(f"out/{i}") for i in range(3)] == ["0\n", "1\n", "2\n"]
+    assert project.run() == 0
+    assert "Nothing to be done" in project.log
+
+
+def test_what_a_killed_snakemake_left_queued_is_waited_for(project, slurm):
+    toy(project, 2, COUNTS)
+    process = project.start("--set-resources", "toy:slurm_extra='--hold'")
+    wait_until(lambda: list(project.jobs().values()) == ["PENDING"] * 2, "queued")
+    process.kill()
+    process.wait()
+    again = project.start()
+    project.wait_for("of a Snakemake that is gone", "log.txt")
+    for id_ in project.jobs():
+        slurm("scontrol", "release", id_)
+    assert again.wait(timeout=60) == 0, project.log
+    assert project.read("runs").count("start") == 2
+
+
+def test_what_finished_while_snakemake_was_dead_is_picked_up(project):
+    toy(project, 2, COUNTS)
+    process = project.start()
+    wait_until(lambda: project.read("runs").count("start") == 2, "running")
+    process.kill()
+    process.wait()
+    wait_until(lambda: set(project.jobs().values()) == {"COMPLETED"}, "end")
+    assert project.run() == 0, project.log
+    assert project.read("runs").count("start") == 2
+
+
+def test_jobs_left_behind_with_other_parameters_are_cancelled(project):
+    toy(project, 2, COUNTS)
+    process = project.start()
+    wait_until(lambda: project.read("runs").count("start") == 2, "running")
+    process.kill()
+    process.wait()
+    toy(project, 2, "echo other > {output}")
+    assert project.run() == 0, project.log
+    assert "is cancelled: it runs with other parameters" in project.log
+    assert [project.read(f"out/{i}") for i in range(2)] == ["other\n"] * 2
+    assert sorted(project.jobs().values()) == ["CANCELLED"] * 2 + ["COMPLETED"] * 2
+
+
+def test_a_killed_snakemake_started_again_waits_for_local_jobs(tmp_path):
+    project = Project(tmp_path)
+    toy(project, 2, COUNTS)
+    process = project.start("--submitit-cluster", "local")
+    wait_until(lambda: project.read("runs").count("start") == 2, "running")
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert project.run("--submitit-cluster", "local") == 0, project.log
+    assert project.read("runs").count("start") == 2
