@@ -198,7 +198,7 @@ def metrics(table: pd.DataFrame) -> dict[str, dict[str, float]]:
 
 
 def notes(study: Study, summaries: list[dict[str, Any]]) -> list[str]:
-    """What a reader should know of the study's protocols before the numbers.
+    """Notes on the study's protocols, for a reader of the numbers.
 
     Args:
         study: the study.

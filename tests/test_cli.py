@@ -91,7 +91,7 @@ def test_the_table_of_one_cell(trained):
 
 
 def test_a_file_without_the_key_encoder_is_named(trained, tmp_path):
-    """As of a version that did not keep it."""
+    """Earlier versions did not keep it."""
     saved = read_encoder(trained / "results/tiny/cells" / CELL / "encoder.safetensors")
     save_encoder(tmp_path / "old.safetensors", replace(saved, key={}))
     message = fails(

@@ -98,7 +98,7 @@ def test_the_fork_ends_with_a_command_that_was_killed(running):
 
 
 def test_a_training_saves_and_stops_when_its_server_is_gone(digits, tmp_path):
-    """As it is when Snakemake is killed: nobody waits for the cell any more."""
+    """When Snakemake is killed, nobody waits for the cell any more."""
     text = TINY.read_text().replace("epochs: 1\n", "epochs: 100000\n")
     (tmp_path / "long.yaml").write_text(text)
     arguments = command(tmp_path / "out", digits)

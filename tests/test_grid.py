@@ -82,7 +82,7 @@ def test_a_batch_sweep_with_its_learning_rates(study_with, tiny_values):
 
 
 def test_a_weight_decay_that_goes_with_its_learning_rate(study_with, tiny_values):
-    """Of blocks that do not name one it is the recipe's; other studies' hashes do not know it."""
+    """Blocks that name none have the recipe's; other studies' hashes do not know it."""
     block = {**tiny_values["grid"][0], "negatives": [1], "margins": [0], "seeds": [0]}
     grid = [block, {**block, "lrs": [0.03], "weight_decays": [1e-4 / 3]}]
     study = study_with({"grid": grid, "pretrain.weight_decay": 1e-4})

@@ -1,4 +1,4 @@
-"""Where a number came from, of a checkout and of what was installed from it."""
+"""The provenance of a number, in a checkout and in what was installed from it."""
 
 import resource
 import subprocess
@@ -22,7 +22,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 
 def revision_of(folder: Path) -> str:
-    """As the package in ``folder`` tells it."""
+    """The revision that the package in ``folder`` tells."""
     code = "from eqco.provenance import revision; print(revision())"
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)

@@ -7,7 +7,7 @@ from snakemake_executor_plugin_submitit.clusters import Slurm, State
 
 
 def test_a_result_that_cannot_be_read_fails_its_job_alone(tmp_path):
-    """As after a crash of the file server: of the result's bytes nothing but zeros arrived."""
+    """A crash of the file server: of the result's bytes nothing but zeros arrived."""
     project = Project(tmp_path)
     project.write(
         """

@@ -96,7 +96,7 @@ def test_a_job_whose_members_wait_takes_no_time_of_its_cores(local):
 
 
 def seconds(process: psutil.Process) -> float:
-    """What it and its children that have ended took of a core."""
+    """The CPU time of a process and of its children that have ended."""
     times = process.cpu_times()
     return times.user + times.system + times.children_user + times.children_system
 

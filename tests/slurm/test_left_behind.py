@@ -33,7 +33,7 @@ def left_behind(project: Project, *options: str) -> str:
 
 
 def kill_job(id_: str) -> None:
-    """As a node that is lost."""
+    """Kill a job without a word, as a lost node does."""
     watcher = psutil.Process(int(id_))
     for process in [watcher, *watcher.children(recursive=True)]:
         with suppress(psutil.NoSuchProcess):
