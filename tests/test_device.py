@@ -9,7 +9,7 @@ import pytest
 import torch
 from helpers import TINY
 
-from eqco import device
+from eqco import device, run
 from eqco.device import choose
 from eqco.errors import InputError
 from eqco.grid import cells
@@ -66,6 +66,25 @@ def test_bfloat16_units_are_those_that_the_processor_names(monkeypatch):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda named=named: named)
         assert device.has_bfloat16_units(torch.device("cpu")) == expected
     assert device.has_bfloat16_units(torch.device("cuda"))
+
+
+def test_a_cell_says_that_its_processor_emulates_bfloat16(
+    study_with, digits, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(run, "has_bfloat16_units", lambda device: False)
+    for precision, told in (("bfloat16", True), ("float32", False)):
+        study = study_with({"pretrain.precision": precision})
+        run.run(
+            study,
+            next(iter(cells(study).values())),
+            digits,
+            tmp_path / precision,
+            tmp_path / precision / "state",
+            device=lambda: torch.device("cpu"),
+            checkpoint_seconds=300,
+        )
+        line = "pretrain.precision: bfloat16: this processor emulates it, many times slower than"
+        assert capsys.readouterr().out.startswith(line) == told
 
 
 @pytest.mark.gpu
