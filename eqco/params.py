@@ -341,7 +341,7 @@ class KNN(Section):
         return {"knn": self.k, **{f"knn-k~{k}": k for k in self.ks or []}}
 
 
-KEY = "@key"  # ends the names of the key encoder's protocols
+KEY_SUFFIX = "@key"  # ends the names of the key encoder's protocols
 
 
 class Evaluate(Section):
@@ -361,7 +361,7 @@ class Evaluate(Section):
         """The names of the protocols that give a cell's accuracies."""
         lbfgs = ["linear-lbfgs"] * bool(self.linear_lbfgs)
         names = [*lbfgs, *self.linear.probes, *self.knn.votes]
-        return names + [f"{name}{KEY}" for name in names] * self.key_encoder
+        return names + [f"{name}{KEY_SUFFIX}" for name in names] * self.key_encoder
 
 
 class LossSettings(Section):

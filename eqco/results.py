@@ -19,7 +19,7 @@ EVALUATIONS = {  # and the settings that they read
     "linear.json": {"linear", "linear_lbfgs", "key_encoder"},
     "knn.json": {"knn", "key_encoder"},
 }
-KEY = "key."  # begins the names of the key encoder's tensors
+KEY_PREFIX = "key."  # begins the names of the key encoder's tensors
 FILES = (SUMMARY, *EVALUATIONS)  # of a cell, that its table reads
 Files = dict[str, dict[str, Any]]  # what they hold, by their names
 
@@ -43,7 +43,7 @@ def save_encoder(path: Path, saved: SavedEncoder) -> None:
     """Write an encoder's weights as safetensors, with what made them in the file's metadata."""
     from safetensors.torch import save
 
-    every = {**saved.tensors, **{KEY + name: tensor for name, tensor in saved.key.items()}}
+    every = {**saved.tensors, **{KEY_PREFIX + name: tensor for name, tensor in saved.key.items()}}
     tensors = {name: tensor.cpu().contiguous() for name, tensor in every.items()}
     made_by = {"config": saved.config, "dataset": saved.dataset, "failed": saved.failed}
     # one entry: safetensors writes several in an order that changes from run to run
@@ -58,8 +58,8 @@ def read_encoder(path: Path) -> SavedEncoder:
         with safe_open(path, "pt") as file:
             made_by = json.loads((file.metadata() or {})[MADE_BY])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        names = [name for name in tensors if name.startswith(KEY)]
-        key = {name.removeprefix(KEY): tensors.pop(name) for name in names}
+        names = [name for name in tensors if name.startswith(KEY_PREFIX)]
+        key = {name.removeprefix(KEY_PREFIX): tensors.pop(name) for name in names}
         return SavedEncoder(made_by["config"], made_by["dataset"], tensors, made_by["failed"], key)
     except FileNotFoundError:
         raise InputError(f"{path}: is missing; `python -m eqco pretrain` makes it") from None

@@ -28,7 +28,7 @@ from eqco.files import sha256
 from eqco.lock import hold
 from eqco.memory import check
 from eqco.methods import METHODS
-from eqco.params import KEY, Cell, Study, config_hash
+from eqco.params import KEY_SUFFIX, Cell, Study, config_hash
 from eqco.pretrain import pretrain
 from eqco.provenance import peak_memory, provenance
 from eqco.results import (
@@ -280,4 +280,4 @@ def _rated(saved: SavedEncoder, study: Study, path: Path) -> list[tuple[str, Sav
             f"{path}: evaluate.key_encoder: the file holds no key encoder, as those of earlier "
             "versions; delete the cell's folder and run the cell again"
         )
-    return [("", saved), (KEY, replace(saved, tensors=saved.key))]
+    return [("", saved), (KEY_SUFFIX, replace(saved, tensors=saved.key))]

@@ -210,12 +210,17 @@ def test_what_was_dead_before_the_scheduler_answered_is_submitted_again(project,
 COUNTS = "echo start >> runs; sleep 6; echo {wildcards.i} > {output}"
 
 
-def test_a_killed_snakemake_started_again_waits_for_its_jobs(project):
-    toy(project, 3, COUNTS)
-    process = project.start()
-    wait_until(lambda: project.read("runs").count("start") == 3, "running")
+def killed_while_running(project: Project, count: int, *options: str) -> None:
+    """Start Snakemake and kill it when all its jobs run."""
+    toy(project, count, COUNTS)
+    process = project.start(*options)
+    wait_until(lambda: project.read("runs").count("start") == count, "running")
     process.kill()
     process.wait()
+
+
+def test_a_killed_snakemake_started_again_waits_for_its_jobs(project):
+    killed_while_running(project, 3)
     assert project.run() == 0, project.log
     assert "of a Snakemake that is gone" in project.log
     assert project.read("runs").count("start") == 3
@@ -240,22 +245,14 @@ def test_what_a_killed_snakemake_left_queued_is_waited_for(project, slurm):
 
 
 def test_what_finished_while_snakemake_was_dead_is_picked_up(project):
-    toy(project, 2, COUNTS)
-    process = project.start()
-    wait_until(lambda: project.read("runs").count("start") == 2, "running")
-    process.kill()
-    process.wait()
+    killed_while_running(project, 2)
     wait_until(lambda: set(project.jobs().values()) == {"COMPLETED"}, "end")
     assert project.run() == 0, project.log
     assert project.read("runs").count("start") == 2
 
 
 def test_jobs_left_behind_with_other_parameters_are_cancelled(project):
-    toy(project, 2, COUNTS)
-    process = project.start()
-    wait_until(lambda: project.read("runs").count("start") == 2, "running")
-    process.kill()
-    process.wait()
+    killed_while_running(project, 2)
     toy(project, 2, "echo other > {output}")
     assert project.run() == 0, project.log
     assert "is cancelled: it runs with other parameters" in project.log
@@ -265,10 +262,6 @@ def test_jobs_left_behind_with_other_parameters_are_cancelled(project):
 
 def test_a_killed_snakemake_started_again_waits_for_local_jobs(tmp_path):
     project = Project(tmp_path)
-    toy(project, 2, COUNTS)
-    process = project.start("--submitit-cluster", "local")
-    wait_until(lambda: project.read("runs").count("start") == 2, "running")
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert project.run("--submitit-cluster", "local") == 0, project.log
+    killed_while_running(project, 2, *LOCAL)
+    assert project.run(*LOCAL) == 0, project.log
     assert project.read("runs").count("start") == 2
