@@ -1,11 +1,13 @@
 """``python -m eqco``: the command line."""
 
+import os
 import sys
 
 from eqco import forkserver
 
 if __name__ == "__main__":
-    code = forkserver.call(sys.argv[1:])
+    address = os.environ.get(forkserver.VARIABLE)
+    code = forkserver.call(sys.argv[1:], address) if address else None
     if code is None:
         from eqco.cli import main
 

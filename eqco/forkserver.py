@@ -44,11 +44,8 @@ def start() -> None:
     os.environ[VARIABLE] = address
 
 
-def call(arguments: list[str]) -> int | None:
-    """Run a command in a fork of the server: its exit code, or None where no server answers."""
-    address = os.environ.get(VARIABLE)
-    if not address:
-        return None
+def call(arguments: list[str], address: str) -> int | None:
+    """Run a command in a fork of the server at ``address``: its exit code, or None without one."""
     connection = socket.socket(socket.AF_UNIX)
     try:
         connection.connect(address)

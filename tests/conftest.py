@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import forked
 import pytest
 import torch
 import yaml
@@ -41,11 +42,18 @@ def address() -> str:
     return os.environ.pop(forkserver.VARIABLE)
 
 
+@pytest.fixture(scope="session")
+def programs() -> Path:
+    """Folder of the programs that fork: ``snakemake``, ``dvc``."""
+    return forked.start()
+
+
 @pytest.fixture(scope="module")
-def fork_server(address) -> Iterator[None]:
-    """Commands without the wait for imports; tests/test_forkserver.py: they are the same."""
+def fork_server(address, programs) -> Iterator[None]:
+    """Commands without the wait for imports; test_forkserver, test_workflow: they are the same."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(forkserver.VARIABLE, address)
+        patch.setenv("PATH", str(programs), prepend=os.pathsep)
         yield
 
 

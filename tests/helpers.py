@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import psutil
 from PIL import Image
 
+from eqco import forkserver
 from eqco.files import write
 from eqco.grid import cells
 from eqco.kept import KEPT
@@ -48,6 +50,13 @@ def copy_project(folder: Path, *more: str) -> None:
     for name in ("eqco", "workflow", *more):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+
+
+def cold(folder: Path) -> dict[str, str]:
+    """An environment for the package that lies in ``folder``, without the tests' fork server."""
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    environment.pop(forkserver.VARIABLE, None)
+    return environment
 
 
 def processes_in(folder: Path) -> list[psutil.Process]:

@@ -34,6 +34,8 @@ from eqco.errors import InputError
 from eqco.lock import hold
 from eqco.params import load_study, parse_study
 
+pytestmark = pytest.mark.usefixtures("fork_server")
+
 PAGES = [
     ROOT / "README.md",
     ROOT / "docs" / "tutorial.md",
@@ -55,6 +57,10 @@ SMALLER = {
 }
 # What does not run as it stands: what runs in its place, and why.
 INSTEAD = {
+    r"^(\. \.venv/bin/activate)$": (
+        r'\1; PATH="$PROGRAMS:$PATH"',
+        "Snakemake and DVC as forks, which take seconds less; test_workflow: they are the same",
+    ),
     r"^make (test|lint|bench)\b": (r"make -n \1", "minutes, and this is one of the tests"),
     r"^make (slurm-\w+)": (r"make -n \1", "tests/slurm starts and stops one"),
     r"--profile slurm (?=--configfile)": (
@@ -100,7 +106,7 @@ def smaller(text: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory) -> Path:
+def project(tmp_path_factory, programs) -> Path:
     """A clone with its environment, studies that take seconds, and noise for Fashion-MNIST."""
     folder = tmp_path_factory.mktemp("docs") / "eqco"
     listed = ("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
@@ -110,12 +116,12 @@ def project(tmp_path_factory) -> Path:
             shutil.copy(ROOT / name, folder / name, follow_symlinks=False)
     for study in folder.glob("params/*.yaml"):
         study.write_text(smaller(study.read_text()))
-    environment = folder / ".venv"
-    environment.mkdir()
+    venv = folder / ".venv"
+    venv.mkdir()
     for part in Path(sys.prefix).iterdir():
         if part.name != "installed":
-            (environment / part.name).symlink_to(part)
-    (environment / "installed").touch()  # newer than what it is made from
+            (venv / part.name).symlink_to(part)
+    (venv / "installed").touch()  # newer than what it is made from
     noise = np.random.default_rng(0)
     (folder.parent / "fashion-mnist").mkdir()
     for name in FASHION_MNIST_FILES:
@@ -123,23 +129,25 @@ def project(tmp_path_factory) -> Path:
         images = noise.integers(0, 256, (count, 28, 28))
         with gzip.open(folder.parent / "fashion-mnist" / name, "wb") as file:
             file.write(idx(images if "images" in name else np.arange(count) % 10))
+    environment = environment_of(folder, programs)
     for command in ("git init -q -b main", "git add -A", "git commit -qm copy"):
-        subprocess.run(shlex.split(command), cwd=folder, env=environment_of(folder), check=True)
+        subprocess.run(shlex.split(command), cwd=folder, env=environment, check=True)
     return folder
 
 
-def environment_of(folder: Path) -> dict[str, str]:
+def environment_of(folder: Path, programs: Path) -> dict[str, str]:
     person = {"NAME": "a", "EMAIL": "a@b"}
     return {
         **os.environ,
         **{f"GIT_{who}_{k}": v for who in ("AUTHOR", "COMMITTER") for k, v in person.items()},
         "PYTHONPATH": str(folder),
         "EDITOR": "true",
+        "PROGRAMS": str(programs),
     }
 
 
 @each_page(PAGES_OF_COMMANDS)
-def test_commands_run_and_print_what_the_page_says(page, project):
+def test_commands_run_and_print_what_the_page_says(page, project, programs):
     script = "".join(f"{BETWEEN}\n{text}" for language, text in blocks(page) if language == "sh")
     script = smaller(script)
     for pattern, (other, _) in INSTEAD.items():
@@ -147,7 +155,7 @@ def test_commands_run_and_print_what_the_page_says(page, project):
     done = subprocess.run(
         ["bash", "-ec", script],
         cwd=project,
-        env=environment_of(project),
+        env=environment_of(project, programs),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

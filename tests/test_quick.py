@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import tarfile
 import time
 from pathlib import Path
@@ -16,6 +15,8 @@ from helpers import ROOT, copy_project, image_folder
 from eqco.grid import cells
 from eqco.params import load_study
 from eqco.quick import quick
+
+pytestmark = pytest.mark.usefixtures("fork_server")
 
 STUDIES = sorted(ROOT.glob("params/*.yaml"))
 # of a paper or at its size; the others are small as they are, and run elsewhere in tests and docs
@@ -29,7 +30,7 @@ def project(tmp_path_factory) -> Path:
     """A copy of the project with small image folders where its studies look for theirs."""
     folder = tmp_path_factory.mktemp("quick")
     copy_project(folder, "params")
-    images = image_folder(folder / "images", classes=20, train=8, test=4)
+    images = image_folder(folder / "images", classes=10, train=8, test=4)
     for study in map(load_study, STUDIES):
         path = folder / getattr(study.data, "path", "images")
         if path.exists():
@@ -44,7 +45,7 @@ def project(tmp_path_factory) -> Path:
 
 
 def snakemake(folder: Path, *arguments: str) -> str:
-    command = [sys.executable, "-m", "snakemake", *arguments]
+    command = ["snakemake", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(folder)}
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False

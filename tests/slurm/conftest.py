@@ -44,7 +44,7 @@ def slurm_with_cgroups() -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def project(slurm: Cluster, tmp_path: Path) -> Iterator[Project]:
+def project(slurm: Cluster, tmp_path: Path, fork_server: None) -> Iterator[Project]:
     slurm.set_up_again()
     project = Project(tmp_path, slurm)
     yield project

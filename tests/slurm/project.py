@@ -2,10 +2,12 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,7 +28,12 @@ class Project:
     def write(self, snakefile: str) -> None:
         (self.folder / "Snakefile").write_text(textwrap.dedent(snakefile))
 
-    def start(self, *arguments: str, profile: bool = False) -> subprocess.Popen[str]:
+    def start(
+        self,
+        *arguments: str,
+        profile: bool = False,
+        program: Sequence[str] = (sys.executable, "-m", "snakemake"),
+    ) -> subprocess.Popen[str]:
         """Start Snakemake; its output goes to log.txt."""
         if profile:
             options = ["--profile", "slurm"]
@@ -36,7 +43,7 @@ class Project:
         log = (self.folder / "log.txt").open("a")  # jobs of an earlier one may write there, too
         process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "snakemake", "--seconds-between-status-checks", "1"),
+                *(*program, "--seconds-between-status-checks", "1"),
                 *(*options, "--nolock", "--rerun-incomplete", *arguments),
             ],
             cwd=self.folder,
@@ -50,7 +57,9 @@ class Project:
         return process
 
     def run(self, *arguments: str, profile: bool = False) -> int:
-        return self.start(*arguments, profile=profile).wait(timeout=300)
+        """Run Snakemake, as a fork where there is a server, to its end."""
+        program = [shutil.which("snakemake") or "snakemake"]
+        return self.start(*arguments, profile=profile, program=program).wait(timeout=300)
 
     @property
     def log(self) -> str:

@@ -67,7 +67,7 @@ LONG = 400
 
 
 @pytest.fixture
-def grid(slurm: Cluster, tmp_path: Path) -> Iterator[Project]:
+def grid(slurm: Cluster, tmp_path: Path, fork_server: None) -> Iterator[Project]:
     slurm.set_up_again()
     grid = Project(tmp_path, slurm)
     grid.environment = {
