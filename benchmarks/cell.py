@@ -18,8 +18,8 @@ from pathlib import Path
 from report import report
 
 from eqco import forkserver
-from eqco.grid import cells
-from eqco.params import load_study
+from eqco.study.grid import cells
+from eqco.study.study import load_study
 
 
 def main() -> None:

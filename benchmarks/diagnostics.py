@@ -14,13 +14,13 @@ from unittest import mock
 import torch
 from report import report
 
-from eqco import data
-from eqco.diagnostics import NAMES
-from eqco.grid import cells
+from eqco.data import packed as data
 from eqco.methods.base import Similarities
-from eqco.params import load_study
-from eqco.pretrain import pretrain
-from eqco.training import Training
+from eqco.study.grid import cells
+from eqco.study.study import load_study
+from eqco.training.diagnostics import NAMES
+from eqco.training.loop import pretrain
+from eqco.training.step import Training
 
 
 def main() -> None:

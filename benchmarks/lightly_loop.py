@@ -11,9 +11,9 @@ from lightly.transforms import SimCLRTransform
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from eqco.data import load, read_manifest
-from eqco.networks import Encoder
-from eqco.params import Cell, Study
+from eqco.data.packed import load, read_manifest
+from eqco.networks.encoder import Encoder
+from eqco.study.study import Cell, Study
 
 
 class Decoded(Dataset):

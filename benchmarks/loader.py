@@ -36,11 +36,11 @@ from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
-from eqco import data
-from eqco.jpegs import in_workers
-from eqco.malloc import keep_freed_memory
-from eqco.params import Augment, load_study
-from eqco.views import Views
+from eqco.data import packed as data
+from eqco.data.jpegs import in_workers
+from eqco.data.views import Views
+from eqco.runtime.malloc import keep_freed_memory
+from eqco.study.study import Augment, load_study
 
 try:
     import litdata

@@ -15,10 +15,10 @@ import torch
 from report import report
 from torch import multiprocessing
 
-from eqco import data
-from eqco.grid import cells
-from eqco.params import load_study
-from eqco.training import Training
+from eqco.data import packed as data
+from eqco.study.grid import cells
+from eqco.study.study import load_study
+from eqco.training.step import Training
 
 PACKINGS = {
     "one_cell_two_threads": (1, 2),

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from eqco.losses import info_nce
-from eqco.negatives import SharedNegatives
+from eqco.losses.negatives import SharedNegatives
 
 B, D, TAU = 256, 128, 0.2
 

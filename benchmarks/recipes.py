@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from report import report
 
-from eqco import data
-from eqco.grid import cells
-from eqco.params import ImageFolder, Study, load_study
-from eqco.provenance import peak_memory
-from eqco.training import Training
+from eqco.data import packed as data
+from eqco.store.provenance import peak_memory
+from eqco.study.grid import cells
+from eqco.study.study import ImageFolder, Study, load_study
+from eqco.training.step import Training
 
 NOISE = ImageFolder(kind="image-folder", name="noise", path=".", size=4)  # any number of images
 

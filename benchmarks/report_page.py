@@ -15,7 +15,7 @@ import yaml
 from playwright.sync_api import sync_playwright
 from report import report
 
-from eqco import report as page
+from eqco.report import page
 
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "tests"))

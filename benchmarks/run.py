@@ -18,10 +18,10 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from eqco import data
+from eqco.data import packed as data
 from eqco.errors import InputError
-from eqco.params import ImageFolder
-from eqco.provenance import provenance
+from eqco.store.provenance import provenance
+from eqco.study.study import ImageFolder
 
 HERE = Path(__file__).parent
 PROGRAMS = (

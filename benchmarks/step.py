@@ -27,11 +27,11 @@ from pathlib import Path
 import torch
 from report import report
 
-from eqco import data
-from eqco.grid import cells
-from eqco.params import ImageFolder, parse_study
-from eqco.provenance import peak_memory
-from eqco.training import Training
+from eqco.data import packed as data
+from eqco.store.provenance import peak_memory
+from eqco.study.grid import cells
+from eqco.study.study import ImageFolder, parse_study
+from eqco.training.step import Training
 
 NETWORKS = {
     "small": {"backbone": "conv5", "projector": [128, 64]},

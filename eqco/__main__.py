@@ -9,7 +9,7 @@ if __name__ == "__main__":
     address = os.environ.get(forkserver.VARIABLE)
     code = forkserver.call(sys.argv[1:], address) if address else None
     if code is None:
-        from eqco.cli import main
+        from eqco.commands.cli import main
 
         main()
     sys.exit(code)

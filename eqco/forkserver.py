@@ -128,9 +128,9 @@ def _serve_here(descriptor: str, parent: str, folder: str) -> None:
     try:
         import torch
 
-        import eqco.evaluate
-        import eqco.pretrain  # noqa: F401
-        from eqco.cli import main
+        import eqco.evaluation.protocols
+        import eqco.training.loop  # noqa: F401
+        from eqco.commands.cli import main
         from eqco.methods import METHODS
 
         for entry in METHODS.values():

@@ -12,8 +12,9 @@ import torch
 import yaml
 from helpers import TINY, with_values
 
-from eqco import data, forkserver
-from eqco.params import Study, load_study, parse_study
+from eqco import forkserver
+from eqco.data import packed as data
+from eqco.study.study import Study, load_study, parse_study
 
 # Minutes each: the workers take files in this order, so that none begins with one at the end.
 LONGEST = (

@@ -15,11 +15,11 @@ import psutil
 from PIL import Image
 
 from eqco import forkserver
-from eqco.files import write
-from eqco.grid import cells
-from eqco.kept import KEPT
-from eqco.params import Study, config_hash, parse_study
-from eqco.results import EVALUATIONS, SUMMARY, Files, settings_of
+from eqco.runtime.files import write
+from eqco.store.archive import KEPT
+from eqco.store.cells import EVALUATIONS, SUMMARY, Files, settings_of
+from eqco.study.grid import cells
+from eqco.study.study import Study, config_hash, parse_study
 
 ROOT = Path(__file__).parents[1]
 TINY = ROOT / "tests" / "data" / "tiny.yaml"

@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from eqco.errors import InputError
-from eqco.grid import cells
 from eqco.methods import METHODS
-from eqco.networks import Encoder
-from eqco.objectives import objective
-from eqco.params import Study, canonical, config_hash, load_study, parse_study
+from eqco.networks.encoder import Encoder
+from eqco.study.grid import cells
+from eqco.study.study import Study, canonical, config_hash, load_study, parse_study
+from eqco.training.objective import objective
 
 VALUES = yaml.safe_load(TINY.read_text())
 PATH = re.compile(r"[a-z]+~[A-Za-z0-9.+-]+(/[a-z]+~[A-Za-z0-9.+-]+)*")

@@ -6,9 +6,9 @@ from torch import Tensor
 from torchvision.transforms import RandomErasing, RandomResizedCrop
 from torchvision.transforms.v2 import functional as F
 
-from eqco import augment
-from eqco.distributed import Share
-from eqco.params import Augment
+from eqco.data import augmentation as augment
+from eqco.runtime.ranks import Share
+from eqco.study.study import Augment
 
 B = 24
 EVERYTHING = Augment.model_validate(

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from eqco import charts
+from eqco.report import charts
 
 
 @pytest.mark.parametrize("lines", [1, 2, 9])

@@ -17,12 +17,12 @@ from helpers import TINY, with_values
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eqco import checkpoint
-from eqco.checkpoint import Checkpoints, State, Stop, stop_on_signals
 from eqco.errors import InputError, Interrupted
-from eqco.grid import cells
 from eqco.methods import METHODS
-from eqco.pretrain import pretrain
+from eqco.store import checkpoint
+from eqco.store.checkpoint import Checkpoints, State, Stop, stop_on_signals
+from eqco.study.grid import cells
+from eqco.training.loop import pretrain
 
 CPU = torch.device("cpu")
 MADE_BY = {"config_hash": "0123456789abcdef", "dataset": "digits"}

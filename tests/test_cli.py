@@ -14,7 +14,7 @@ import yaml
 from helpers import TINY, with_values
 
 from eqco import forkserver
-from eqco.results import read_encoder, save_encoder
+from eqco.store.cells import read_encoder, save_encoder
 
 pytestmark = pytest.mark.usefixtures("fork_server")
 COMMANDS = ["prepare", "pretrain", "linear-eval", "knn-eval", "table", "schema", "cells", "keep"]

@@ -9,10 +9,11 @@ import pytest
 import yaml
 from helpers import ROOT
 
-from eqco import cli, kept
-from eqco.grid import cells
-from eqco.params import load_study
-from eqco.results import SUMMARY
+from eqco.commands import cli
+from eqco.store import archive as kept
+from eqco.store.cells import SUMMARY
+from eqco.study.grid import cells
+from eqco.study.study import load_study
 
 
 def git(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -16,9 +16,9 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from eqco import data
+from eqco.data import packed as data
 from eqco.errors import InputError
-from eqco.params import FashionMNIST, ImageFolder
+from eqco.study.study import FashionMNIST, ImageFolder
 
 
 def test_digits_are_sklearns(digits):
@@ -278,7 +278,7 @@ STREAM = """
 import sys
 from pathlib import Path
 import torch
-from eqco.data import load
+from eqco.data.packed import load
 
 def held():
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -9,11 +9,12 @@ import pytest
 import torch
 from helpers import TINY
 
-from eqco import device, run
-from eqco.device import choose
+from eqco.commands import run
 from eqco.errors import InputError
-from eqco.grid import cells
-from eqco.params import load_study
+from eqco.runtime import device
+from eqco.runtime.device import choose
+from eqco.study.grid import cells
+from eqco.study.study import load_study
 
 pytestmark = pytest.mark.usefixtures("fork_server")
 NO_GPU = not torch.cuda.is_available()

@@ -7,12 +7,12 @@ import torch
 from helpers import TINY
 from torch.nn import functional as F
 
-from eqco import diagnostics
-from eqco.grid import cells
 from eqco.losses import eqco_margin, info_nce
-from eqco.objectives import objective, weights
-from eqco.params import Cell, LossSettings, load_study
-from eqco.pretrain import pretrain
+from eqco.study.grid import cells
+from eqco.study.study import Cell, LossSettings, load_study
+from eqco.training import diagnostics
+from eqco.training.loop import pretrain
+from eqco.training.objective import objective, weights
 
 
 def cell(**changes) -> Cell:

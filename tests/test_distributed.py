@@ -18,12 +18,12 @@ import torch.multiprocessing
 import yaml
 from helpers import TINY, with_values
 
-from eqco import distributed
 from eqco.errors import InputError
-from eqco.grid import cells
 from eqco.methods import METHODS
-from eqco.params import Study, parse_study
-from eqco.training import Training
+from eqco.runtime import ranks as distributed
+from eqco.study.grid import cells
+from eqco.study.study import Study, parse_study
+from eqco.training.step import Training
 
 CPU = torch.device("cpu")
 STEPS = 3
@@ -200,7 +200,7 @@ def test_ranks_that_do_not_divide_the_batch_are_refused(tmp_path, digits):
 
 def test_groups_that_the_ranks_do_not_divide_are_refused(study_with, digits, monkeypatch):
     study = study_with({"network.batch_norm_groups": 4, "pretrain.batch": 256})
-    monkeypatch.setattr("eqco.networks.ranks", lambda: 8)
+    monkeypatch.setattr("eqco.networks.encoder.ranks", lambda: 8)
     with pytest.raises(InputError, match=r"batch_norm_groups: 4: must be a multiple of 8 ranks"):
         Training(study, next(iter(cells(study).values())), digits, CPU)
 

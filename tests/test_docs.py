@@ -28,11 +28,11 @@ from helpers import ROOT, with_values
 from snakemake.cli import get_argument_parser
 from test_data import idx
 
-from eqco.cli import app
-from eqco.data import FASHION_MNIST_FILES
+from eqco.commands.cli import app
+from eqco.data.packed import FASHION_MNIST_FILES
 from eqco.errors import InputError
-from eqco.lock import hold
-from eqco.params import load_study, parse_study
+from eqco.runtime.lock import hold
+from eqco.study.study import load_study, parse_study
 
 pytestmark = pytest.mark.usefixtures("fork_server")
 

@@ -8,13 +8,13 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
-from eqco.data import dataset_hash, read_manifest
+from eqco.data.packed import dataset_hash, read_manifest
 from eqco.errors import InputError
-from eqco.evaluate import Features, accuracy, extract, knn, linear, linear_lbfgs
-from eqco.grid import cells
-from eqco.networks import Encoder
-from eqco.params import KNN, Linear, LinearLBFGS
-from eqco.results import SavedEncoder
+from eqco.evaluation.protocols import Features, accuracy, extract, knn, linear, linear_lbfgs
+from eqco.networks.encoder import Encoder
+from eqco.store.cells import SavedEncoder
+from eqco.study.grid import cells
+from eqco.study.study import KNN, Linear, LinearLBFGS
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +145,7 @@ def test_features_are_the_frozen_backbones(saved, tiny, digits):
     for name, tensor in saved.tensors.items():
         assert torch.equal(tensor, before[name])
     # in eval mode the features of an image do not depend on its batch
-    from eqco.data import load
+    from eqco.data.packed import load
 
     encoder = Encoder(tiny.network, channels=1)
     encoder.load_state_dict(saved.tensors)

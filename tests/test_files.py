@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from eqco import files
+from eqco.runtime import files
 
 
 def test_write_replaces_and_leaves_nothing_else(tmp_path):
@@ -24,7 +24,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path):
     path = tmp_path / "file"
     path.write_text("old")
     code = (
-        "import pathlib, resource, sys; from eqco import files\n"
+        "import pathlib, resource, sys; from eqco.runtime import files\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
         "files.write(pathlib.Path(sys.argv[1]), b'x' * 100_000)"
     )

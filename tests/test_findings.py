@@ -13,8 +13,8 @@ import pytest
 from helpers import ROOT
 from scipy import stats
 
-from eqco import tables
-from eqco.params import load_study
+from eqco.report import tables
+from eqco.study.study import load_study
 
 PAGES = [ROOT / "README.md", ROOT / "docs" / "findings.md"]
 NUMBER = r"[+−]\d+\.\d\d"

@@ -11,8 +11,8 @@ import pytest
 from helpers import TINY
 
 from eqco import forkserver
-from eqco.grid import cells
-from eqco.params import load_study
+from eqco.study.grid import cells
+from eqco.study.study import load_study
 
 CELL = next(iter(cells(load_study(TINY))))
 

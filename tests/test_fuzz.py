@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from eqco import data, results
-from eqco.checkpoint import Checkpoints, State
+from eqco.data import packed as data
 from eqco.errors import InputError
+from eqco.store import cells as results
+from eqco.store.checkpoint import Checkpoints, State
 
 SEED = int(os.environ.get("EQCO_SEED", random.SystemRandom().randrange(10**6)))
 CASES = 3_000  # of each reader: 12,000 files
@@ -114,8 +115,9 @@ MEMORY = """
 import random, resource, sys
 from pathlib import Path
 import numpy as np, torch
-from eqco import data, results
-from eqco.checkpoint import Checkpoints, State
+from eqco.data import packed as data
+from eqco.store import cells as results
+from eqco.store.checkpoint import Checkpoints, State
 from eqco.errors import InputError
 from safetensors.numpy import save
 sys.path.insert(0, sys.argv[1])

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from eqco import gpus
+from eqco.runtime import gpus
 
 CLAIM = """
 import sys, time
 from pathlib import Path
-from eqco.gpus import claim
+from eqco.runtime.gpus import claim
 print(claim(["a", "b", "c"], Path(sys.argv[1])), flush=True)
 time.sleep(60)
 """

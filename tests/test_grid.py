@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from snakemake.utils import Paramspace
 
 from eqco.errors import InputError
-from eqco.grid import axes, cells, find, text
-from eqco.params import parse_study
+from eqco.study.grid import axes, cells, find, text
+from eqco.study.study import parse_study
 
 
 def lists(elements):

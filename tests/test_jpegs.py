@@ -19,9 +19,10 @@ from PIL import Image
 from safetensors import safe_open
 from torchvision.transforms.v2 import functional as F
 
-from eqco import data, jpegs
+from eqco.data import jpegs
+from eqco.data import packed as data
 from eqco.errors import InputError
-from eqco.params import JpegFolder
+from eqco.study.study import JpegFolder
 
 
 def spec(path: Path, **changes) -> JpegFolder:
@@ -248,7 +249,7 @@ def test_reading_takes_the_memory_of_what_is_read(tmp_path):
     code = (
         "import resource, sys, torch\n"
         "from safetensors.torch import load_file\n"
-        "from eqco.jpegs import Jpegs\n"
+        "from eqco.data.jpegs import Jpegs\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024\n"
         "box = torch.tensor([[0, 0, 8, 8]])\n"
         "before = peak()\n"

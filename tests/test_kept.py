@@ -5,11 +5,12 @@ import shutil
 
 import pytest
 
-from eqco import kept, tables
 from eqco.errors import InputError
-from eqco.grid import cells
-from eqco.params import Study, config_hash
-from eqco.results import EVALUATIONS, settings_of, write_json
+from eqco.report import tables
+from eqco.store import archive as kept
+from eqco.store.cells import EVALUATIONS, settings_of, write_json
+from eqco.study.grid import cells
+from eqco.study.study import Study, config_hash
 
 
 @pytest.fixture

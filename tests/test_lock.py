@@ -8,12 +8,12 @@ import sys
 import pytest
 
 from eqco.errors import InputError
-from eqco.lock import hold, is_held, owner_is_here
+from eqco.runtime.lock import hold, is_held, owner_is_here
 
 OWNER = """
 import sys, time
 from pathlib import Path
-from eqco.lock import hold
+from eqco.runtime.lock import hold
 with hold(Path(sys.argv[1]), wait=True):
     print("held", flush=True)
     time.sleep(60)

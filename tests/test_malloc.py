@@ -8,7 +8,7 @@ import pytest
 PROGRAM = """
 import resource, sys
 import torch
-from eqco.malloc import keep_freed_memory
+from eqco.runtime.malloc import keep_freed_memory
 
 if sys.argv[1] == "keep":
     keep_freed_memory()

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eqco.grid import cells
+from eqco.losses.negatives import SharedNegatives, sample
 from eqco.methods import METHODS
 from eqco.methods.base import Contrastive, Queue
-from eqco.negatives import SharedNegatives, sample
-from eqco.networks import Encoder, GroupedBatchNorm2d
-from eqco.objectives import objective
-from eqco.params import Cell, LossSettings, Network, Pretrain
-from eqco.pretrain import pretrain
+from eqco.networks.encoder import Encoder, GroupedBatchNorm2d
+from eqco.study.grid import cells
+from eqco.study.study import Cell, LossSettings, Network, Pretrain
+from eqco.training.loop import pretrain
+from eqco.training.objective import objective
 
 NETWORK = Network(backbone="conv5", stride=1, projector=[16, 8])
 N, K = 12, 5

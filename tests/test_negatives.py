@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from eqco import losses, negatives
-from eqco.negatives import SharedNegatives, others, sample
+from eqco.losses import family as losses
+from eqco.losses import negatives
+from eqco.losses.negatives import SharedNegatives, others, sample
 
 
 def seeded(seed: int) -> torch.Generator:

@@ -9,9 +9,9 @@ import yaml
 from helpers import ROOT, TINY, with_values
 from pydantic import BaseModel
 
-from eqco import params
 from eqco.errors import InputError
-from eqco.grid import cells
+from eqco.study import study as params
+from eqco.study.grid import cells
 
 STUDIES = sorted(ROOT.glob("params/*.yaml"))
 NOTHING: dict = {}
@@ -274,5 +274,5 @@ def test_parsing_a_study_imports_no_torch():
     import subprocess
     import sys
 
-    code = "import sys, eqco.params, eqco.grid, eqco.cli; sys.exit('torch' in sys.modules)"
+    code = "import sys, eqco.study.grid, eqco.commands.cli; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path("/"), check=False).returncode == 0

@@ -7,14 +7,14 @@ import pytest
 import torch
 from helpers import ROOT
 
-from eqco.checkpoint import Checkpoints
-from eqco.grid import cells
 from eqco.methods import METHODS
-from eqco.networks import Encoder
-from eqco.params import load_study
-from eqco.plan import _bytes, forward_units, plan
-from eqco.pretrain import pretrain
-from eqco.results import SavedEncoder, save_encoder
+from eqco.networks.encoder import Encoder
+from eqco.report.plan import _bytes, forward_units, plan
+from eqco.store.cells import SavedEncoder, save_encoder
+from eqco.store.checkpoint import Checkpoints
+from eqco.study.grid import cells
+from eqco.study.study import load_study
+from eqco.training.loop import pretrain
 
 pytestmark = pytest.mark.usefixtures("fork_server")
 

@@ -9,12 +9,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from eqco.errors import InputError
-from eqco.grid import cells
 from eqco.losses import eqco_margin
+from eqco.losses.negatives import SharedNegatives
 from eqco.methods import METHODS
-from eqco.negatives import SharedNegatives
-from eqco.pretrain import pretrain
-from eqco.training import Training, draw_seed, learning_rate
+from eqco.study.grid import cells
+from eqco.training.loop import pretrain
+from eqco.training.step import Training, draw_seed, learning_rate
 
 CPU = torch.device("cpu")
 

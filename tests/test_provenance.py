@@ -10,7 +10,7 @@ import pytest
 import torch
 from helpers import ROOT
 
-from eqco import provenance
+from eqco.store import provenance
 
 CPU = torch.device("cpu")
 
@@ -23,7 +23,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 def revision_of(folder: Path) -> str:
     """The revision that the package in ``folder`` tells."""
-    code = "from eqco.provenance import revision; print(revision())"
+    code = "from eqco.store.provenance import revision; print(revision())"
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
     return done.stdout.strip()

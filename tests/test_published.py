@@ -8,11 +8,11 @@ import pytest
 import yaml
 from helpers import ROOT, with_values
 
-from eqco import tables
-from eqco.grid import axes, cells, text
 from eqco.methods import METHODS
-from eqco.params import Cell, Study, load_study, parse_study
-from eqco.published import matches
+from eqco.report import tables
+from eqco.report.published import matches
+from eqco.study.grid import axes, cells, text
+from eqco.study.study import Cell, Study, load_study, parse_study
 
 FILE = ROOT / "params" / "published.csv"
 STUDIES = sorted((ROOT / "params").glob("*.yaml"))

@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 from helpers import ROOT, copy_project, image_folder
 
-from eqco.grid import cells
-from eqco.params import load_study
-from eqco.quick import quick
+from eqco.study.grid import cells
+from eqco.study.quick import quick
+from eqco.study.study import load_study
 
 pytestmark = pytest.mark.usefixtures("fork_server")
 

@@ -13,10 +13,10 @@ from helpers import CHROMIUM_FLAGS, ROOT, TINY, make_up_cells, study_of_1000_cel
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
-from eqco import cli
-from eqco.grid import cells
-from eqco.params import load_study
-from eqco.report import report
+from eqco.commands import cli
+from eqco.report.page import report
+from eqco.study.grid import cells
+from eqco.study.study import load_study
 
 CHROMIUM = shutil.which("chromium")
 POINT = "[aria-roledescription=point], [aria-roledescription='text mark']"  # or a hole

@@ -6,11 +6,11 @@ import os
 import pytest
 import torch
 
-from eqco import results
 from eqco.errors import InputError
-from eqco.grid import cells
-from eqco.networks import Encoder
-from eqco.params import Evaluate, Linear, config_hash
+from eqco.networks.encoder import Encoder
+from eqco.store import cells as results
+from eqco.study.grid import cells
+from eqco.study.study import Evaluate, Linear, config_hash
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ import pytest
 import yaml
 from helpers import TINY, make_up_cells, with_values
 
-from eqco import cli
-from eqco.kept import KEPT
-from eqco.params import Study, load_study
-from eqco.status import RECENT, Status, duration, status, time_left
+from eqco.commands import cli
+from eqco.report.status import RECENT, Status, duration, status, time_left
+from eqco.store.archive import KEPT
+from eqco.study.study import Study, load_study
 
 GRID = {"methods": ["simo"], "negatives": [1, 16], "margins": [0], "seeds": [0, 1]}
 FIRST, SECOND, THIRD, FOURTH = (
@@ -174,7 +174,7 @@ def test_the_command_prints_plain_text_without_torch_or_pandas(study_file, study
     diverged = lines[0].replace('"failed": null', '"failed": "not finite"')
     (tmp_path / KEPT).write_text("\n".join([diverged, *lines[1:3]]))
     code = (
-        "import sys; from eqco.cli import app\n"
+        "import sys; from eqco.commands.cli import app\n"
         f"app(['status', {str(study_file)!r}, '--results', {str(tmp_path)!r}],"
         " standalone_mode=False)\n"
         "sys.exit(bool({'torch', 'pandas'} & set(sys.modules)))"

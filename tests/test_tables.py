@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from eqco import figures, tables
-from eqco.params import Cell, Evaluate
-from eqco.summary import summary
+from eqco.report import figures, tables
+from eqco.report.summary import summary
+from eqco.study.study import Cell, Evaluate
 
 VALUES = {
     ("0", 1): [80.0, 81.0, 82.5],

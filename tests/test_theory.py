@@ -6,7 +6,7 @@ from helpers import TINY
 from test_cli import eqco, fails
 from torch.nn import functional as F
 
-from eqco import theory
+from eqco.losses import theory
 
 pytestmark = pytest.mark.usefixtures("fork_server")
 
@@ -41,8 +41,8 @@ def test_with_alpha_k_both_margins_are_one():
 
 
 def test_the_command(digits, tmp_path):
-    from eqco.grid import cells
-    from eqco.params import load_study
+    from eqco.study.grid import cells
+    from eqco.study.study import load_study
 
     cell = next(iter(cells(load_study(TINY))))
     eqco("pretrain", TINY, "--cell", cell, "--data", digits, "--out", tmp_path / "cell")

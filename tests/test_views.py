@@ -7,14 +7,14 @@ import torch
 from helpers import image_folder
 from torchvision.transforms.v2 import functional as F
 
-from eqco import data
-from eqco.augment import crop_boxes
-from eqco.distributed import Share
+from eqco.data import packed as data
+from eqco.data.augmentation import crop_boxes
+from eqco.data.jpegs import Jpegs
+from eqco.data.views import Views
 from eqco.errors import InputError
-from eqco.jpegs import Jpegs
-from eqco.params import Augment, JpegFolder
-from eqco.seeds import draw_seed
-from eqco.views import Views
+from eqco.runtime.ranks import Share
+from eqco.runtime.seeds import draw_seed
+from eqco.study.study import Augment, JpegFolder
 
 CPU = torch.device("cpu")
 PARAMS = Augment(crop=[0.2, 1.0], flip=0.5, grayscale=0.2)
@@ -86,7 +86,7 @@ def test_without_a_crop_the_centre_is_taken(packed):
 def test_the_ranks_shares_make_the_batch(packed, monkeypatch, ranks):
     expected = views(packed)(1)
     for rank in range(ranks):
-        monkeypatch.setattr("eqco.views.share", lambda rank=rank: Share(rank, ranks))
+        monkeypatch.setattr("eqco.data.views.share", lambda rank=rank: Share(rank, ranks))
         for view, whole in zip(views(packed)(1), expected, strict=True):
             torch.testing.assert_close(view, whole[rank::ranks], atol=1e-6, rtol=0)
 

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eqco.distributed import gather, share
 from eqco.losses import Negatives
-from eqco.negatives import others, sample
-from eqco.networks import Encoder
-from eqco.params import Cell, Pretrain
+from eqco.losses.negatives import others, sample
+from eqco.networks.encoder import Encoder
+from eqco.runtime.ranks import gather, share
+from eqco.study.study import Cell, Pretrain
 
 Similarities = tuple[Tensor, Negatives]  # positive (A,), negatives (A, K), of A anchors
 

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
+from eqco.losses.negatives import SharedNegatives, sample
 from eqco.methods.base import MomentumContrastive, Queue, Similarities
-from eqco.negatives import SharedNegatives, sample
-from eqco.networks import Encoder
-from eqco.params import Cell, Pretrain
+from eqco.networks.encoder import Encoder
+from eqco.study.study import Cell, Pretrain
 
 
 class MoCo(MomentumContrastive):

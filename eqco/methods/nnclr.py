@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from eqco.methods.base import Contrastive, Queue, Similarities, join, unit
-from eqco.networks import Encoder, projector
-from eqco.params import Cell, Pretrain
+from eqco.networks.encoder import Encoder, projector
+from eqco.study.study import Cell, Pretrain
 
 
 class NNCLR(Contrastive):

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
+from eqco.losses.negatives import others, sample
 from eqco.methods.base import Contrastive, Similarities
-from eqco.negatives import others, sample
 
 
 class SimCLR(Contrastive):

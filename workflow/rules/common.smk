@@ -9,13 +9,13 @@ import yaml
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import Paramspace
 
-from eqco import gpus
+from eqco.runtime import gpus
 from eqco.errors import InputError
-from eqco.files import write
-from eqco.grid import cells
-from eqco.kept import KEPT, stand_ins
-from eqco.params import canonical, config_hash, load_study, parse_study
-from eqco.quick import quick
+from eqco.runtime.files import write
+from eqco.study.grid import cells
+from eqco.store.archive import KEPT, stand_ins
+from eqco.study.study import canonical, config_hash, load_study, parse_study
+from eqco.study.quick import quick
 
 # What the commands run in; see the file.
 ENVIRONMENT = "../envs/python.yaml"

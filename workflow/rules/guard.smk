@@ -4,7 +4,7 @@
 from snakemake.persistence import RECORD_FORMAT_VERSION
 from snakemake.persistence.file import FilePersistence
 
-from eqco.results import EVALUATIONS, SUMMARY, read_json, settings_of
+from eqco.store.cells import EVALUATIONS, SUMMARY, read_json, settings_of
 
 
 def kept_by_mistake():

@@ -1,0 +1,371 @@
+"""``python -m eqco``: each step of a study as a command that can be used alone."""
+
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from eqco.errors import InputError, Interrupted
+from eqco.study.study import config_hash, load_study, schema
+
+# torch, torchvision, pandas and matplotlib are imported where they are used: they take seconds.
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    no_args_is_help=True,
+    help="Does contrastive learning need many negatives? A study is a YAML file in params/; "
+    "Snakemake runs its whole grid, these commands are its steps.",
+)
+
+StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="Study file, params/<study>.yaml")]
+DataFolder = Annotated[Path, typer.Option("--data", help="Folder of the packed dataset")]
+EncoderFile = Annotated[Path, typer.Option("--encoder", help="encoder.safetensors of the cell")]
+ResultsFolder = Annotated[
+    Path | None, typer.Option(help="Folder that holds cells/; results/<study> by default")
+]
+ResultFile = Annotated[Path, typer.Option("--out", help="JSON file to write the accuracies to")]
+Device = Annotated[
+    str,
+    typer.Option(
+        envvar="EQCO_DEVICE",
+        help="cpu, cuda, cuda:1 …; auto takes a GPU of its own if there is one",
+    ),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, help="CPU threads, of all ranks on a node together; results depend on it"),
+]
+Gpus = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="On each node, a rank for each: torchrun's, or srun's in a job of several nodes; "
+        "0 is the CPU",
+    ),
+]
+PublishedFile = Annotated[Path, typer.Option(help="CSV file of published numbers")]
+PUBLISHED = Path("params", "published.csv")
+
+
+@app.command()
+def prepare(
+    study: StudyFile,
+    out: Annotated[Path, typer.Option(help="Folder for the packed dataset, data/<name>")],
+) -> None:
+    """Pack the study's dataset: uint8 images, one file a split, and a manifest with checksums."""
+    from eqco.data import packed as data
+
+    data.prepare(load_study(study).data, out)
+
+
+@app.command()
+def pretrain(
+    study: StudyFile,
+    cell: Annotated[
+        str, typer.Option(help="Which cell, e.g. method~simo/negatives~16/margin~eqco/seed~0")
+    ],
+    data: DataFolder,
+    out: Annotated[Path, typer.Option(help="Folder for encoder.safetensors and pretrain.json")],
+    state: Annotated[
+        Path | None,
+        typer.Option(
+            help="The cell's folder for checkpoints, from which a run that was stopped goes on, "
+            "and for its finished files, which a second run publishes again; OUT/state",
+        ),
+    ] = None,
+    expect: Annotated[
+        str | None,
+        typer.Option(metavar="HASH", help="Refuse to run if the cell's configuration has changed"),
+    ] = None,
+    device: Device = "auto",
+    threads: Threads = None,
+    checkpoint_seconds: Annotated[
+        float,
+        typer.Option(min=0, envvar="EQCO_CHECKPOINT_SECONDS", help="At least so long between two"),
+    ] = 300,
+    gpus: Gpus = 1,
+) -> None:
+    """Train the encoder of one cell of the study's grid.
+
+    SIGINT, SIGTERM, SIGUSR1 and SIGUSR2 save a checkpoint and end it with exit code 75: the same
+    command goes on from there. A second process on the same cell waits for the first.
+    """
+    from eqco.study.grid import find
+
+    parsed = load_study(study)
+    chosen = find(parsed, cell, str(study))
+    found = config_hash(parsed.resolve(chosen))
+    if expect not in (None, found):
+        raise InputError(
+            f"{study}: has changed since the grid was planned: {cell} is now {found}, not "
+            f"{expect}; start Snakemake again"
+        )
+    if _launched(gpus):
+        return
+    from eqco.commands.run import run
+
+    run(
+        parsed,
+        chosen,
+        data,
+        out,
+        state or out / "state",
+        device=_once(device, threads, gpus),
+        checkpoint_seconds=checkpoint_seconds,
+    )
+
+
+@app.command()
+def linear_eval(
+    study: StudyFile,
+    encoder: EncoderFile,
+    data: DataFolder,
+    out: ResultFile,
+    state: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the state of a probe on views made anew; beside OUT"),
+    ] = None,
+    device: Device = "auto",
+    threads: Threads = None,
+    gpus: Gpus = 1,
+) -> None:
+    """Rate a frozen encoder by linear probes: SGD as MoCo's, and L-BFGS.
+
+    A probe on views made anew in each epoch is stopped and goes on as a pretraining.
+    """
+    parsed = load_study(study)
+    if _launched(gpus):
+        return
+    from eqco.commands.run import evaluate_linear
+
+    where = _once(device, threads, gpus)
+    evaluate_linear(parsed, encoder, data, out, state or out.parent / "state", device=where)
+
+
+@app.command()
+def knn_eval(
+    study: StudyFile,
+    encoder: EncoderFile,
+    data: DataFolder,
+    out: ResultFile,
+    device: Device = "auto",
+    threads: Threads = None,
+    gpus: Annotated[int, typer.Option(min=0, help="It takes one at most; 0 is the CPU")] = 1,
+) -> None:
+    """Rate a frozen encoder by a weighted k-nearest-neighbour vote."""
+    from eqco.commands.run import evaluate_knn
+
+    evaluate_knn(load_study(study), encoder, data, out, device=_once(device, threads, gpus))
+
+
+@app.command()
+def table(
+    study: StudyFile,
+    results: ResultsFolder = None,
+    published: PublishedFile = PUBLISHED,
+) -> None:
+    """Gather a study's cells in table.csv, table.md, metrics.json, negatives.svg and .png.
+
+    It prints summary.md, the means by margin and K.
+    """
+    from eqco.report import figures, tables
+    from eqco.report import summary as at_a_glance
+    from eqco.runtime.files import write
+    from eqco.store.cells import write_json
+    from eqco.store.provenance import gather
+
+    parsed = load_study(study)
+    folder = results or Path("results", parsed.study)
+    accuracies, summaries = tables.read_study(parsed, folder, str(study))
+    rows = tables.beside_published(tables.aggregate(accuracies), parsed, published)
+    write(folder / "table.csv", rows.to_csv(index=False))
+    notes = tables.notes(parsed, summaries)
+    write(folder / "table.md", tables.markdown(rows, notes))
+    shown = "\n".join([at_a_glance.summary(rows), *(f"{note}\n" for note in notes)])
+    write(folder / "summary.md", shown)
+    write_json(folder / "metrics.json", tables.metrics(rows))
+    figures.negatives(accuracies, parsed.study, folder / "negatives")
+    write_json(folder / "provenance.json", gather(parsed, summaries))
+    print(shown, end="")
+
+
+@app.command("cells")
+def print_cells(study: StudyFile, results: ResultsFolder = None) -> None:
+    """Print the cells that are not finished, a path a line, for a loop without Snakemake."""
+    from eqco.store.archive import finished
+    from eqco.study.grid import cells
+
+    parsed = load_study(study)
+    done = finished(parsed, results or Path("results", parsed.study))
+    for path in cells(parsed, str(study)):
+        if path not in done:
+            print(path)
+
+
+@app.command()
+def keep(study: StudyFile, results: ResultsFolder = None) -> None:
+    """Write what the table needs of the finished cells to one file for git, cells.jsonl.
+
+    Where cells/ is gone, as in a clone, the table is made from that file.
+    """
+    from eqco.store import archive as kept
+    from eqco.study.grid import cells
+
+    parsed = load_study(study)
+    folder = results or Path("results", parsed.study)
+    count = kept.keep(parsed, folder)
+    print(f"{folder / kept.KEPT}: {count} of {len(cells(parsed))} cells")
+
+
+@app.command()
+def report(
+    study: StudyFile,
+    results: ResultsFolder = None,
+    published: PublishedFile = PUBLISHED,
+) -> None:
+    """Write report.html: a study's charts, table, holes and provenance in one page.
+
+    Cells may be missing: they are holes in it.
+    """
+    from eqco.report.page import report as page
+    from eqco.runtime.files import write
+
+    parsed = load_study(study)
+    folder = results or Path("results", parsed.study)
+    write(folder / "report.html", page(parsed, folder, study, published))
+    print(folder / "report.html")
+
+
+@app.command()
+def theory(
+    study: StudyFile,
+    data: DataFolder,
+    out: Annotated[Path, typer.Option(help="Folder for theory.csv, theory.md, .svg and .png")],
+    encoder: Annotated[
+        Path | None, typer.Option(help="encoder.safetensors, beside random weights")
+    ] = None,
+) -> None:
+    """Draw EqCo's two statements: the mean gradient and the bound against K, margins 0 and eqco."""
+    import pandas as pd
+
+    from eqco.data.packed import read_manifest
+    from eqco.losses import theory as statements
+    from eqco.report import figures
+    from eqco.runtime.files import write
+    from eqco.store.cells import read_encoder
+
+    parsed = load_study(study)
+    channels = len(read_manifest(data)["mean"])
+    encoders = {"initial": statements.initial(parsed, channels)}
+    if encoder is not None:
+        encoders["trained"] = statements.initial(parsed, channels)
+        try:
+            encoders["trained"].load_state_dict(read_encoder(encoder).tensors)
+        except RuntimeError:
+            raise InputError(f"{encoder}: is not of the network of {study}") from None
+    curves = []
+    for name, model in encoders.items():
+        q, k = statements.embeddings(model, parsed, data)
+        rows = statements.curves(q, k, alpha=parsed.alpha, temperature=parsed.temperature)
+        curves.append(rows.assign(encoder=name))
+    drawn = pd.concat(curves)
+    shown = drawn[["encoder", *(name for name in drawn if name != "encoder")]]
+    write(out / "theory.csv", shown.to_csv(index=False, float_format="%.4f"))
+    write(out / "theory.md", shown.to_markdown(index=False, floatfmt=".3f") + "\n")
+    title = f"{parsed.study}: α = {parsed.alpha:g}, τ = {parsed.temperature:g}"
+    figures.theory(drawn, title, out / "theory")
+    print((out / "theory.md").read_text(), end="")
+
+
+@app.command()
+def plan(
+    study: StudyFile,
+    images: Annotated[
+        int | None, typer.Option(min=1, help="Training images, where the data is not packed yet")
+    ] = None,
+    speeds: Annotated[Path, typer.Option(help="CSV file of measured and published speeds")] = Path(
+        "params", "speeds.csv"
+    ),
+) -> None:
+    """Say what a study will take: cells, hours by measured and published speeds, storage, jobs."""
+    from eqco.data.packed import MANIFEST, read_manifest
+    from eqco.report import plan as planning
+
+    parsed = load_study(study)
+    count, folder = images or parsed.data.train_size, Path("data", parsed.data.name)
+    if count is None and (folder / MANIFEST).exists():
+        count = read_manifest(folder)["splits"]["train"]["shape"][0]
+    if count is None:
+        raise InputError(f"{study}: how many images {folder} will hold is not known: say --images")
+    for name, line in planning.plan(parsed, count, Path("results", parsed.study), speeds):
+        print(f"{name:8} {line}")
+
+
+@app.command()
+def status(study: StudyFile, results: ResultsFolder = None) -> None:
+    """Tell which cells run and which failed, how many are done and wait, and the time left.
+
+    From the study's files alone: as well on a login node, while jobs run elsewhere.
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    from eqco.report import status as progress
+
+    parsed = load_study(study)
+    found = progress.status(parsed, results or Path("results", parsed.study), str(study))
+    console = Console(highlight=False, soft_wrap=True)
+    styles = {"running": "cyan", "failed": "red"}
+    for cell in found:
+        if cell.state in styles:
+            line = f"{cell.state:8} {cell.path}  {cell.told}"
+            console.print(Text(line, style=styles[cell.state]))
+    states = [cell.state for cell in found]
+    counts = ", ".join(f"{states.count(s)} {s}" for s in ("running", "failed", "waiting"))
+    console.print(Text(f"{states.count('done')} of {len(found)} cells done, {counts}"))
+    console.print(Text(progress.time_left(found)))
+
+
+@app.command("schema")
+def print_schema() -> None:
+    """Print the JSON schema of a study file, as in params/schema.json."""
+    print(schema(), end="")
+
+
+def _launched(gpus: int) -> bool:
+    """Run this command as several ranks where it is asked for, and come back when they are done."""
+    from eqco.runtime import ranks as distributed
+
+    several = gpus > 1 or distributed.nodes() > 1
+    if several and not distributed.is_rank():
+        distributed.launch(max(gpus, 1))
+        return True
+    return False
+
+
+def _once(name: str, threads: int | None, gpus: int) -> Callable[[], Any]:
+    """Gives the device; a GPU is claimed when it is asked for."""
+
+    def choose() -> Any:
+        from eqco.runtime.device import choose
+
+        return choose(name, threads, gpus)
+
+    return cache(choose)
+
+
+def main() -> None:
+    """Run a command; a mistake of the user's ends in one line and exit code 1."""
+    try:
+        app()
+    except InputError as error:
+        sys.exit(f"eqco: {error}")
+    except Interrupted as error:
+        print(f"eqco: {error}", file=sys.stderr)
+        sys.exit(Interrupted.EXIT_CODE)
+    except OSError as error:
+        sys.exit(f"eqco: {error.filename or 'output'}: {error.strerror or error}")

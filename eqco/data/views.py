@@ -1,0 +1,123 @@
+"""Augmented views of a dataset's images, batch by batch in a random order."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from eqco.data.augmentation import Augmentation, crop_boxes
+from eqco.data.jpegs import Jpegs, in_workers
+from eqco.data.packed import images_of, load, read_manifest
+from eqco.errors import InputError
+from eqco.runtime.ranks import share
+from eqco.runtime.seeds import draw_seed
+from eqco.study.study import Augment, Data
+
+
+class Views:
+    """The views of every step: a function of the seed and the step alone.
+
+    Where the images are an array, a step's are made on the device at once. Where they are JPEGs,
+    worker processes, one a CPU thread of this process, decode and crop a few steps ahead. Of
+    several ranks each makes its share.
+
+    Args:
+        data: folder of the packed dataset.
+        spec: the study's dataset.
+        params: how a view is made.
+        batch: N, of all ranks together; the last, smaller batch of an epoch is dropped.
+        batch_key: the study's for it.
+        views: V, of each image.
+        epochs: how many.
+        seed: of the order and the views.
+        device: where views are needed.
+
+    Attributes:
+        labels: (M,) int64.
+        channels: C.
+        steps_per_epoch: batches in an epoch.
+        steps: of all epochs.
+
+    Raises:
+        InputError: when the batch is larger than the data.
+    """
+
+    def __init__(
+        self,
+        data: Path,
+        spec: Data,
+        params: Augment,
+        *,
+        batch: int,
+        batch_key: str = "pretrain.batch",
+        views: int,
+        epochs: int,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        tensors = load(data, "train", spec.train_size)
+        self.labels = tensors["labels"]
+        self.images = images_of(tensors, spec.model_dump())
+        if batch > len(self.images):
+            raise InputError(f"{batch_key}: {batch}: {data} has {len(self.images)} training images")
+        self.batch, self.views, self.seed, self.device = batch, views, seed, device
+        self.steps_per_epoch = len(self.images) // batch
+        self.steps = epochs * self.steps_per_epoch
+        self.crop = params.crop
+        if isinstance(self.images, Jpegs):
+            self.channels = 3
+            params = params.model_copy(update={"crop": None})  # where they are decoded
+        else:
+            self.channels = self.images.shape[1]
+            memory = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
+            if self.images.nbytes < memory / 2:
+                self.images = self.images.to(device)
+        manifest = read_manifest(data)
+        mean, std = (torch.tensor(manifest[name], device=device) for name in ("mean", "std"))
+        self.augment = Augmentation(params, mean, std, share())
+        self._order: tuple[int, Tensor] | None = None  # an epoch and its (M,) permutation
+        self._ahead: tuple[int, Iterator[Tensor]] | None = None  # the step that is next
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def visit(self, step: int) -> Tensor:
+        """Which images are in a step's batch, (N,)."""
+        epoch, i = divmod(step, self.steps_per_epoch)
+        if self._order is None or self._order[0] != epoch:
+            generator = torch.Generator().manual_seed(draw_seed(self.seed, "order", epoch))
+            order = torch.randperm(len(self.images), generator=generator)
+            on = self.images.device if isinstance(self.images, Tensor) else None
+            self._order = epoch, order.to(on)
+        return self._order[1][i * self.batch : (i + 1) * self.batch]
+
+    def __call__(self, step: int) -> list[Tensor]:
+        """The V views of a step's share of n images, (n, C, H, W) float each."""
+        if isinstance(self.images, Jpegs):
+            images = self._decoded(step).to(self.device, non_blocking=True)
+        else:
+            images = self.images[share()(self.visit(step))].to(self.device, non_blocking=True)
+            images = images.repeat(self.views, 1, 1, 1)  # (V n, C, H, W) uint8
+        views = self.augment(images, draw_seed(self.seed, "views", step))
+        return list(views.contiguous(memory_format=torch.channels_last).chunk(self.views))
+
+    def __getitem__(self, step: int) -> Tensor:
+        """The crops of a step's share of n JPEGs, (V n, 3, S, S) uint8; in a worker process."""
+        assert isinstance(self.images, Jpegs)
+        visit = share()(self.visit(step))  # (n,)
+        sizes = self.images.sizes[visit].repeat(self.views, 1)  # (V n, 2)
+        if self.crop:
+            seed = draw_seed(self.seed, "crops", step)
+            boxes = crop_boxes(sizes, self.crop, seed, share()).view(self.views, len(visit), 4)
+        else:
+            boxes = self.images.centres(visit).expand(self.views, -1, 4)
+        crops = [self.images.crops(i, boxes[:, j]) for j, i in enumerate(visit.tolist())]
+        return torch.stack(crops, dim=1).flatten(0, 1)
+
+    def _decoded(self, step: int) -> Tensor:
+        if self._ahead is None or self._ahead[0] != step:
+            self._ahead = step, in_workers(self, range(step, self.steps), self.device)
+        images = next(self._ahead[1])
+        self._ahead = step + 1, self._ahead[1]
+        return images

@@ -1,0 +1,157 @@
+"""One family of contrastive losses: a weight W an anchor, on the gradient of the decoupled loss.
+
+With ``s0`` the similarity of the positive, ``s_1 … s_K`` those of the negatives and
+``S = Σ exp(s_i/τ)``, every loss here but DCLW has the gradient
+
+    W · (1/τ) (−∇s0 + Σ softmax(s/τ)_i ∇s_i)
+
+| loss | W |
+| --- | --- |
+| InfoNCE with margin m | S / (exp((s0 − m)/τ) + S) |
+| EqCo, m = τ log(α/K) | 1 / (1 + (K/α) exp(s0/τ) / S) |
+| DCL, m = ∞ | 1 |
+| dual temperature | S_β / (exp(s0/τ_β) + S_β), without gradient |
+
+Every function takes cosine similarities, ``positive`` s0 (B,) and ``negatives`` s_1 … s_K (B, K)
+with K ≥ 1, and returns the loss of each anchor (B,) in nats, in float32 for inputs of lower
+precision. Where all anchors share their negatives, as with a queue, ``SharedNegatives`` stands for
+the (B, K) similarities without making them. They raise ValueError when the shapes do not fit or a
+temperature is not positive.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from eqco.losses.negatives import SharedNegatives
+
+Negatives = Tensor | SharedNegatives
+
+
+def eqco_margin(negatives: int, alpha: float, temperature: float) -> float:
+    """EqCo's margin m = τ log(α/K) (arXiv 2010.01929).
+
+    Args:
+        negatives: K, negatives of each query, at least 1.
+        alpha: α > 0, the number of negatives to stand in for.
+        temperature: τ > 0.
+
+    Returns:
+        The margin, in units of cosine similarity; 0 where K = α.
+
+    Raises:
+        ValueError: when an argument is out of its range.
+    """
+    if negatives < 1 or not alpha > 0 or not temperature > 0:
+        raise ValueError(f"K ≥ 1, α > 0, τ > 0; got {negatives=}, {alpha=}, {temperature=}")
+    return temperature * math.log(alpha / negatives)
+
+
+def info_nce(
+    positive: Tensor, negatives: Negatives, *, temperature: float, margin: float = 0.0
+) -> Tensor:
+    """InfoNCE with a margin on the positive (EqCo, arXiv 2010.01929, Eq. 1), per anchor.
+
+        L = −log( exp((s0 − m)/τ) / (exp((s0 − m)/τ) + Σ_i exp(s_i/τ)) )
+
+    For m = ∞ it is the decoupled loss, ``dcl``: the limit of L − m/τ, whose gradient is the limit
+    of the gradients.
+
+    Args:
+        positive: s0 (B,).
+        negatives: s_1 … s_K (B, K).
+        temperature: τ > 0.
+        margin: m, in units of similarity; 0 is plain InfoNCE.
+    """
+    pull, push = _logits(positive, negatives, temperature)
+    if margin == math.inf:
+        return push - pull
+    # −log σ(x), exact for large and small x, where log(e^a + e^b) − a would cancel
+    return -F.logsigmoid(pull - margin / temperature - push)
+
+
+def dcl(positive: Tensor, negatives: Negatives, *, temperature: float) -> Tensor:
+    """The decoupled loss, which may be negative: −s0/τ + log Σ_i exp(s_i/τ) (arXiv 2110.06848)."""
+    return info_nce(positive, negatives, temperature=temperature, margin=math.inf)
+
+
+def dclw(
+    positive: Tensor,
+    negatives: Negatives,
+    *,
+    temperature: float,
+    sigma: float = 0.5,
+    detach: bool = True,
+) -> Tensor:
+    """The decoupled loss with a weight on its positive term (DCLW, arXiv 2110.06848).
+
+        L_i = −w_i s0_i/τ + log Σ_j exp(s_ij/τ),    w_i = 2 − B softmax_i(s0/σ)
+
+    The mean of w over the batch is 1; a single w may be negative. Whether the gradient flows
+    through w differs between published implementations.
+
+    Args:
+        positive: s0 (B,).
+        negatives: s_1 … s_K (B, K).
+        temperature: τ > 0.
+        sigma: σ > 0.
+        detach: whether w is a constant for the gradient.
+    """
+    pull, push = _logits(positive, negatives, temperature)
+    weight = 2 - len(positive) * (positive.to(pull.dtype) / _positive(sigma)).softmax(dim=0)  # (B,)
+    return push - (weight.detach() if detach else weight) * pull
+
+
+def dual_temperature(
+    positive: Tensor, negatives: Negatives, *, intra: float = 0.1, inter: float = 1.0
+) -> Tensor:
+    """The dual temperature (arXiv 2203.17248): InfoNCE at τ_α, each anchor weighted as at τ_β.
+
+    The paper's sg[W_β/W_α] · InfoNCE_α has the gradient of sg[W_β] · DCL_α, which is what this
+    returns: without the division, which overflows where W_α is small. The gradients are equal, the
+    values are not, and values are not comparable across τ_β in either form.
+
+    Args:
+        positive: s0 (B,).
+        negatives: s_1 … s_K (B, K).
+        intra: τ_α > 0, how an anchor weighs its negatives; 0.1 in the authors' code.
+        inter: τ_β > 0, how anchors are weighed against each other; 1 in the authors' code.
+    """
+    w = weight(positive.detach(), negatives.detach(), temperature=inter)
+    return w * dcl(positive, negatives, temperature=intra)
+
+
+def weight(
+    positive: Tensor, negatives: Negatives, *, temperature: float, margin: float = 0.0
+) -> Tensor:
+    """W (B,) in (0, 1] of InfoNCE with a margin: how strongly an anchor pulls and pushes.
+
+    Arguments as for ``info_nce``.
+    """
+    pull, push = _logits(positive, negatives, temperature)
+    return (
+        torch.ones_like(pull)
+        if margin == math.inf
+        else (push - pull + margin / temperature).sigmoid()
+    )
+
+
+def _logits(positive: Tensor, negatives: Negatives, temperature: float) -> tuple[Tensor, Tensor]:
+    """s0/τ (B,) and log S (B,), in float32 or better."""
+    shape = tuple(negatives.shape)
+    if len(shape) != 2 or tuple(positive.shape) != shape[:1] or shape[1] < 1:
+        raise ValueError(
+            f"positive (B,) and negatives (B, K ≥ 1); got {tuple(positive.shape)}, {shape}"
+        )
+    pull = positive.to(torch.promote_types(positive.dtype, torch.float32)) / _positive(temperature)
+    if isinstance(negatives, SharedNegatives):
+        return pull, negatives.log_sum_exp(temperature)
+    return pull, (negatives.to(pull.dtype) / temperature).logsumexp(dim=1)
+
+
+def _positive(temperature: float) -> float:
+    if not temperature > 0:
+        raise ValueError(f"τ > 0; got {temperature}")
+    return temperature

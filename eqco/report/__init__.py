@@ -1,0 +1,1 @@
+"""Everything that people read before, during and after a run."""

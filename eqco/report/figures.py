@@ -1,0 +1,186 @@
+"""Accuracy, gradient and bound against the number of negatives, as figures."""
+
+from io import BytesIO
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+
+from eqco.runtime.files import write
+
+mpl.use("agg")
+
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+NAMES = {"0": "InfoNCE (m = 0)", "eqco": "EqCo (m = τ log α/K)", "inf": "DCL (m = ∞)"}
+# Okabe and Ito's colours, told apart by the colour-blind, and grey; a marker each
+COLORS = (
+    *("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"),
+    *("#999999", "#f0e442"),
+)
+MARKERS = "os^Dv<>PX*"  # one more than colours: ten lines and more stay apart
+# equal inputs give equal bytes: no random ids, and no date where a figure is saved
+STYLE: dict[Any, Any] = {
+    "svg.hashsalt": "eqco",
+    "font.size": 9,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+}
+
+
+def negatives(accuracies: pd.DataFrame, title: str, stem: Path) -> None:
+    """Draw accuracy against K, one line a margin or loss, to ``stem``.svg and ``stem``.png.
+
+    Points are means over the seeds, bars one sample standard deviation. A panel a protocol and
+    method; lines are told apart by α, τ, batch and learning rate too where a method has several.
+
+    Args:
+        accuracies: as from ``tables.read_study``.
+        title: above the figure.
+        stem: path without a suffix.
+    """
+    rows = accuracies.assign(line=lines_of(accuracies))
+    methods, lines = list(rows["method"].unique()), list(rows["line"].unique())
+    protocols = list(rows["protocol"].unique())
+    panels = [(method, protocol) for method in methods for protocol in protocols]
+    aside = aside_of(lines, list(ticks_of(rows)))
+    # protocols side by side, on scales of their own; a row for each method
+    height, width = max(len(methods), 1), len(protocols)
+    size = (4 * width, 1.2 + 2.6 * height)
+    with mpl.rc_context(STYLE):
+        figure, axes = plt.subplots(
+            height,
+            width,
+            figsize=size,
+            sharex=True,
+            sharey="col",
+            layout="constrained",
+            squeeze=False,
+        )
+        for axis, (method, protocol) in zip(axes.flat, panels, strict=True):
+            panel = rows[(rows["method"] == method) & (rows["protocol"] == protocol)]
+            for i, line in enumerate(lines):
+                # a configuration of which a seed failed is a gap, as in the table
+                points = panel[panel["line"] == line].groupby("negatives")["accuracy"]
+                whole = points.mean(skipna=False)
+                axis.errorbar(
+                    whole.index * aside[line],
+                    whole,
+                    yerr=points.std().fillna(0),
+                    label=line,
+                    color=COLORS[i % len(COLORS)],
+                    marker=MARKERS[i % len(MARKERS)],
+                    markersize=4,
+                    capsize=3,
+                )
+            _k_axis(axis, rows)
+            axis.set_title(f"{method}, {protocol}", fontsize=9)
+        for axis in axes[-1]:
+            axis.set_xlabel("negatives an anchor, K")
+        for axis in axes[:, 0]:
+            axis.set_ylabel("test accuracy [%]")
+        _finish(figure, axes, title)
+        _save(figure, stem)
+
+
+def theory(curves: pd.DataFrame, title: str, stem: Path) -> None:
+    """Draw the mean gradient and the bound against K to ``stem``.svg and ``stem``.png.
+
+    Args:
+        curves: rows of ``theory.curves``, with the encoder's name in ``encoder``.
+        title: above the figure.
+        stem: path without a suffix.
+    """
+    encoders = list(curves["encoder"].unique())
+    drawn = {
+        "relative": "gradient ‖E ∂L/∂q‖, largest K = 1",
+        "bound": "log(1 + K exp(m/τ)) − L [nats]",
+    }
+    with mpl.rc_context(STYLE):
+        size = (8, 1.2 + 2.6 * len(encoders))
+        figure, axes = plt.subplots(
+            len(encoders), 2, figsize=size, sharex=True, layout="constrained", squeeze=False
+        )
+        for row, encoder in zip(axes, encoders, strict=True):
+            for axis, (column, label) in zip(row, drawn.items(), strict=True):
+                for i, margin in enumerate(curves["margin"].unique()):
+                    line = curves[(curves["encoder"] == encoder) & (curves["margin"] == margin)]
+                    axis.plot(
+                        line["negatives"],
+                        line[column],
+                        label=NAMES[margin],
+                        color=COLORS[i],
+                        marker=MARKERS[i],
+                        markersize=4,
+                    )
+                _k_axis(axis, curves)
+                axis.set_title(f"{encoder} encoder", fontsize=9)
+                axis.set_ylabel(label)
+        for axis in axes[-1]:
+            axis.set_xlabel("negatives an anchor, K")
+        _finish(figure, axes, title)
+        _save(figure, stem)
+
+
+def _k_axis(axis: Axes, rows: pd.DataFrame) -> None:
+    axis.set_xscale("log", base=2)
+    ticks = ticks_of(rows)
+    axis.set_xticks(list(ticks), list(ticks.values()))
+    axis.minorticks_off()
+
+
+def ticks_of(rows: pd.DataFrame) -> dict[int, str]:
+    """Where K is written; one too near to another, as 256 to 255, stands beside it."""
+    ticks: dict[int, str] = {}
+    for k in sorted(rows["negatives"].unique()):
+        if ticks and k <= 1.2 * (last := max(ticks)):
+            ticks[last] += f", {k}"
+        else:
+            ticks[k] = str(k)
+    return ticks
+
+
+def aside_of(lines: list[str], ticks: list[int]) -> dict[str, float]:
+    """What each line's K are multiplied by, so that bars stand side by side."""
+    apart = min((b / a for a, b in pairwise(ticks)), default=4) ** 0.03
+    return {line: apart ** (i - (len(lines) - 1) / 2) for i, line in enumerate(lines)}
+
+
+def _finish(figure: Figure, axes: Any, title: str) -> None:
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8)
+    figure.suptitle(title)
+
+
+def _save(figure: Figure, stem: Path) -> None:
+    for suffix, metadata in ((".svg", {"Date": None}), (".png", {"Software": None})):
+        drawn = BytesIO()
+        figure.savefig(drawn, format=suffix[1:], dpi=150, metadata=metadata)
+        write(stem.with_suffix(suffix), drawn.getvalue())
+    plt.close(figure)
+
+
+def lines_of(accuracies: pd.DataFrame) -> list[str]:
+    """The name of the line that each row belongs to."""
+    # What goes with K, as the batch may, does not tell lines apart.
+    at_a_point = accuracies.groupby(["method", "negatives"])
+    varying = [
+        name
+        for name in ("temperature", "batch", "lr", "weight_decay")
+        if name in accuracies and at_a_point[name].nunique().max() > 1
+    ]
+    eqco = accuracies[accuracies["margin"] == "eqco"]
+    several_alphas = eqco.groupby("method")["alpha"].nunique().max() > 1
+    names = []
+    for row in accuracies.to_dict("records"):
+        margin = row["margin"]
+        name = NAMES.get(margin, f"m = {margin}") if margin else row["loss"]
+        details = [f"{key.replace('_', ' ')} {row[key]}" for key in varying]
+        if several_alphas and margin == "eqco":
+            details.insert(0, f"α {row['alpha']}")
+        names.append(", ".join([name, *details]))
+    return names

@@ -1,0 +1,162 @@
+"""A study's results as one HTML page that needs no network: charts, table, holes, provenance."""
+
+import math
+import os
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import altair
+import jinja2
+import pandas as pd
+import vl_convert
+import yaml
+
+from eqco.report import charts, tables
+from eqco.report.figures import lines_of
+from eqco.store import provenance
+from eqco.study.grid import cells
+from eqco.study.study import Study
+
+HEADS = {  # of the table's columns: the papers' symbols, and what they mean
+    "method": ("method", ""),
+    "loss": ("loss", ""),
+    "negatives": ("K", "negatives an anchor"),
+    "margin": ("m", "margin: 0 is InfoNCE, inf is DCL"),
+    "alpha": ("α", "effective number of negatives, K exp(m/τ)"),
+    "temperature": ("τ", "temperature"),
+    "batch": ("N", "images a step"),
+    "lr": ("lr", "learning rate"),
+    "weight_decay": ("weight decay", ""),
+    "protocol": ("protocol", "how the accuracy was taken"),
+    "seeds": ("n", "seeds"),
+    "accuracy": ("mean ± std [%]", "test accuracy, and one sample standard deviation over seeds"),
+    "values": ("values [%]", "of every seed"),
+    "published": (
+        "difference, published [%]",
+        "ours less each published value, in points; value, paper and protocol",
+    ),
+}
+SWITCHES = {
+    "protocol": "protocol",
+    "alpha": "EqCo's α",
+    "temperature": "temperature τ",
+    "batch": "batch N",
+    "lr": "learning rate",
+    "weight_decay": "weight decay",
+}
+EPOCHS = 100_000  # that a page holds, of all cells together: about 6 MB
+FEWEST = 20  # epochs of a cell
+
+
+def report(study: Study, results: Path, source: Path, published: Path) -> str:
+    """The page: equal bytes for equal files.
+
+    A cell that failed or is missing is a hole in it.
+
+    Args:
+        study: the study.
+        results: its folder, ``results/<study>``, which holds ``cells/``.
+        source: the study file.
+        published: the published numbers.
+
+    Raises:
+        InputError: when the grid names a cell twice.
+    """
+    accuracies, summaries = tables.read_study(study, results, str(source), unfinished=True)
+    table = tables.beside_published(tables.aggregate(accuracies), study, published)
+    configuration = list(table.columns[: table.columns.get_loc("protocol")])
+    deviation = table["std"].map(lambda std: f" ± {std}" if std else "")
+    table = table.assign(
+        accuracy=(table["mean"] + deviation).where(table["mean"] != "", "hole"),
+        line=lines_of(table),
+        id=table.groupby(configuration, sort=False).ngroup(),
+    )
+    rows = table.to_dict("records")
+    for row in rows:
+        if "published" in row:
+            values = filter(None, row["published"].split("; "))
+            row["published"] = list(zip_longest(row["difference"].split(), values, fillvalue=""))
+    done = [summary for summary in summaries if "missing" not in summary]
+    made_by = provenance.gather(study, done) if done else None
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    kept = max(FEWEST, EPOCHS // len(summaries))
+    methods = list(table["method"].unique())
+    return environment.get_template("page.html.jinja").render(
+        study=study,
+        cells=len(summaries),
+        holes=[
+            (path, why, summary[why].removeprefix(f"{results / 'cells' / path}/"))
+            for path, summary in zip(cells(study), summaries, strict=True)
+            for why in tables.HOLES
+            if summary.get(why)
+        ],
+        methods=methods,
+        labels=SWITCHES,
+        switches=charts.switches(table),
+        heads=HEADS,
+        curves=charts.CURVES,
+        charts={
+            **{f"against-{name}": charts.against_k(table, name) for name in methods},
+            **{
+                f"curve-{name}": charts.curve(name, study.pretrain.epochs) for name in charts.CURVES
+            },
+        },
+        histories=_histories(accuracies, configuration, summaries, kept),
+        thinned=kept if study.pretrain.epochs > kept else None,
+        table=rows,
+        commit=_commit(made_by["made_by"]) if made_by else None,
+        source=os.path.relpath(source.resolve(), results.resolve().parents[1]),
+        made_by=made_by,
+        parameters=yaml.safe_dump(
+            study.model_dump(mode="json", exclude_none=True),
+            default_flow_style=None,  # a list in a line
+            sort_keys=False,
+            allow_unicode=True,
+        ),
+        vega=vl_convert.javascript_bundle(
+            "window.vegaEmbed = vegaEmbed", altair.SCHEMA_VERSION.rpartition(".")[0]
+        ),
+    )
+
+
+def _commit(makers: list[dict[str, Any]]) -> str | None:
+    """The commit that made all cells, if one did."""
+    revisions = {made["revision"] for made in makers}
+    name = revisions.pop() if len(revisions) == 1 else ""
+    return name if name and not name.endswith("-dirty") else None
+
+
+def _histories(
+    accuracies: pd.DataFrame, configuration: list[str], summaries: list[dict[str, Any]], kept: int
+) -> dict[int, list[dict[str, Any]]]:
+    """The curves of each configuration's seeds, by its number in the table's order."""
+    first = accuracies["protocol"].iloc[0]
+    one_a_cell = accuracies[accuracies["protocol"] == first]
+    ids = one_a_cell.groupby(configuration, sort=False).ngroup()
+    histories: dict[int, list[dict[str, Any]]] = {}
+    for i, seed, summary in zip(ids, one_a_cell["seed"], summaries, strict=True):
+        epochs = _thinned(summary.get("history", []), kept)
+        columns = {
+            name: [_short(epoch[name]) for epoch in epochs] for name in ("epoch", *charts.CURVES)
+        }
+        histories.setdefault(i, []).append({"seed": seed, **columns})
+    return histories
+
+
+def _thinned(history: list[dict[str, Any]], kept: int) -> list[dict[str, Any]]:
+    """At most ``kept`` epochs, evenly apart, the first and the last among them."""
+    if len(history) <= kept:
+        return history
+    return [history[round(i * (len(history) - 1) / (kept - 1))] for i in range(kept)]
+
+
+def _short(value: float | None) -> float | None:
+    """Four digits, more than a chart shows; JSON has no infinity."""
+    return None if value is None or not math.isfinite(value) else float(f"{value:.4g}")

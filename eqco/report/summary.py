@@ -1,0 +1,33 @@
+"""The accuracies as a person reads them first: a row a margin, a column a K, a block a protocol."""
+
+import pandas as pd
+
+from eqco.report.figures import lines_of
+
+
+def summary(table: pd.DataFrame) -> str:
+    """Mean ± sample standard deviation over seeds, in Markdown.
+
+    A row is what a figure draws as a line: a margin or loss, and what else tells lines apart. A
+    configuration with a failed or missing seed is a hole.
+
+    Args:
+        table: of ``tables.aggregate``.
+    """
+    deviation = table["std"].map(lambda std: f" ± {std}" if std else "")
+    several = table["method"].nunique() > 1
+    line = pd.Series(lines_of(table), index=table.index)
+    rows = table.assign(
+        shown=(table["mean"] + deviation).where(table["mean"] != "", "hole"),
+        line=table["method"] + ", " + line if several else line,
+        K=[f"K = {k}" for k in table["negatives"]],
+    )
+    blocks = []
+    for protocol, block in rows.groupby("protocol", sort=False):
+        ordered = block.sort_values("negatives", kind="stable")
+        pivot = block.pivot_table("shown", "line", "K", "first", sort=False).fillna("")
+        pivot = pivot[list(ordered["K"].unique())].rename_axis("", axis="index")
+        n = " to ".join(str(n) for n in sorted({block["seeds"].min(), block["seeds"].max()}))
+        head = f"{protocol}: test accuracy [%], mean ± standard deviation, n = {n} seeds"
+        blocks.append(f"{head}\n\n{pivot.to_markdown(disable_numparse=True)}\n")
+    return "\n".join(blocks)

@@ -1,0 +1,1 @@
+"""The machine: processes, ranks, GPUs, locks, signals, files."""

@@ -1,0 +1,71 @@
+"""The device that a command computes on, and what it can do."""
+
+import ctypes
+import os
+
+import torch
+
+from eqco.errors import InputError
+from eqco.runtime import gpus
+
+
+def choose(name: str, threads: int | None, ranks: int) -> torch.device:
+    """The device that a command's options name; also sets the CPU threads.
+
+    Args:
+        name: torch's name of it, or ``auto``: a GPU of this process's own where there is one.
+        threads: of all ranks on a node together.
+        ranks: GPUs that the command was given; 0 means the CPU.
+
+    Raises:
+        InputError: when there is no such device, or torch cannot use the GPUs that there are.
+    """
+    if threads:
+        torch.set_num_threads(max(1, threads // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
+    if name == "auto" and (ranks == 0 or not torch.cuda.is_available()):
+        if ranks and gpus.count():
+            raise InputError(
+                f"--device: auto: torch {torch.__version__} sees no GPU, but one is here: "
+                f"{_versions()}; --device cpu trains without one"
+            )
+        return torch.device("cpu")
+    try:
+        if name == "auto":
+            return _own_gpu()
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"--device: {name}: {str(error).splitlines()[0]}") from None
+    return device
+
+
+def _own_gpu() -> torch.device:
+    several = range(torch.cuda.device_count())
+    if len(several) == 1:  # a scheduler's choice, or the only one
+        return torch.device("cuda")
+    names = [str(torch.cuda.get_device_properties(i).uuid) for i in several]
+    return torch.device("cuda", gpus.claim(names))
+
+
+def _versions() -> str:
+    built, found = torch.version.cuda, driver()
+    allows = f"the driver is for CUDA {found}" if found else "no driver is found"
+    return f"it is built for {f'CUDA {built}' if built else 'CPUs'}, {allows}"
+
+
+def driver() -> str | None:
+    """The newest CUDA version that the installed NVIDIA driver is for; None without a driver."""
+    try:
+        library = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return None
+    version = ctypes.c_int()
+    library.cuDriverGetVersion(ctypes.byref(version))  # 13020 is 13.2
+    return f"{version.value // 1000}.{version.value % 1000 // 10}"
+
+
+def has_bfloat16_units(device: torch.device) -> bool:
+    """Whether a processor computes in bfloat16, and does not emulate it; true of every GPU."""
+    able = torch.cpu.get_capabilities()
+    names = ("avx512_bf16", "amx_bf16", "bf16")  # the last is ARM's
+    return device.type != "cpu" or any(able.get(name, False) for name in names)

@@ -1,0 +1,138 @@
+"""Training state on disk: a run that was stopped anywhere goes on to the same bytes.
+
+A checkpoint is a safetensors file whose name holds the step and its content's SHA-256. The last two
+are kept: where the newest is damaged, the one before it is used. Nothing in it is unpickled.
+"""
+
+import hashlib
+import json
+import re
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load, save
+from torch import Tensor
+
+from eqco.errors import InputError, Interrupted
+from eqco.runtime.files import write
+from eqco.study.study import canonical
+
+FORMAT = 1  # of the names and the record; a change that old checkpoints do not survive raises it
+KEPT = 2
+RECORD = "record"
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a training stands: steps done, tensors by name, and plain values."""
+
+    step: int
+    tensors: dict[str, Tensor]
+    values: dict[str, Any]
+
+
+class Checkpoints:
+    """The checkpoints of one configuration in one folder.
+
+    Args:
+        folder: of these checkpoints alone.
+        made_by: what they depend on, by name, as text; one that differs is refused.
+    """
+
+    def __init__(self, folder: Path, made_by: dict[str, str]) -> None:
+        self.folder = folder
+        self.made_by = {"format": str(FORMAT), **made_by}
+
+    def save(self, state: State) -> None:
+        """Write a checkpoint; older ones but the last go once it is safe."""
+        record = {"made_by": self.made_by, "step": state.step, "values": state.values}
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in state.tensors.items()}
+        content = save(tensors, {RECORD: canonical(record)})
+        digest = hashlib.sha256(content).hexdigest()
+        write(self.folder / f"step-{state.step:09d}-{digest}.safetensors", content)
+        for path in self._newest_first()[KEPT:]:
+            path.unlink()
+
+    def load(self) -> State | None:
+        """The newest checkpoint that is whole, or None where there is none.
+
+        Raises:
+            InputError: when it is of another configuration, dataset or format.
+        """
+        for path in self._newest_first():
+            content = path.read_bytes()
+            if hashlib.sha256(content).hexdigest() not in path.name:
+                print(f"eqco: {path}: is damaged, an older one is used", file=sys.stderr)
+                continue
+            return self._parse(path, content)
+        return None
+
+    def remove(self) -> None:
+        """Delete them all."""
+        for path in self._newest_first():
+            path.unlink()
+
+    def _newest_first(self) -> list[Path]:
+        found = self.folder.glob("step-*.safetensors")
+        return sorted(
+            (path for path in found if re.fullmatch(r"step-\d{9}-[0-9a-f]{64}", path.stem)),
+            reverse=True,
+        )
+
+    def _parse(self, path: Path, content: bytes) -> State:
+        try:
+            with safe_open(path, "pt") as file:
+                record = json.loads((file.metadata() or {})[RECORD])
+            made_by, step, values = record["made_by"], record["step"], record["values"]
+            tensors = load(content)
+        except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path}: is not a checkpoint of this project: {error}") from None
+        for name, value in self.made_by.items():
+            if made_by.get(name) != value:
+                raise InputError(
+                    f"{path}: {name}: {made_by.get(name)}: this run needs {value}; delete "
+                    f"{self.folder} to start it from the beginning"
+                )
+        return State(step, tensors, values)
+
+
+@dataclass
+class Stop:
+    """Whether a signal has asked to stop, and which."""
+
+    asked_by: int | None = None
+
+    def __bool__(self) -> bool:
+        return self.asked_by is not None
+
+    def now(self, step: int, steps: int) -> Interrupted:
+        """The exception that ends a run whose state is saved."""
+        assert self.asked_by is not None
+        return Interrupted(
+            f"stopped by {signal.Signals(self.asked_by).name} at step {step} of {steps}, saved: "
+            "the same command goes on from there"
+        )
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[Stop]:
+    """Within the block the signals that ask a program to end set a flag instead."""
+    stop = Stop()
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        stop.asked_by = number
+
+    before = {number: signal.signal(number, ask) for number in SIGNALS}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,1 @@
+"""A study file: what it may say, and the grid of cells that it spans. Needs no torch."""

@@ -1,0 +1,62 @@
+"""A study in minutes on a CPU: its path from images to table, not its results.
+
+``snakemake --configfile params/<study>.yaml --config quick=true`` runs it as a study of its own.
+"""
+
+from itertools import product
+from typing import Any
+
+from eqco.methods import METHODS
+from eqco.study.study import Block, Study, canonical, parse_study
+
+IMAGES = 512  # of Fashion-MNIST
+PER_CLASS = 8  # images of a folder
+SIDE = 48  # pixels
+BATCH = 16
+QUEUE = 64
+
+
+def quick(study: Study) -> Study:
+    """The study with few images, small, in small batches, two epochs; network and recipe stay.
+
+    Of every axis but method, loss and margin the first value is left, as far as it is possible at
+    the small batch; cells that have become the same are one.
+    """
+    values = study.model_dump(mode="json")
+    values["study"] += "-quick"
+    data, recipe, rating = (values[key] for key in ("data", "pretrain", "evaluate"))
+    if "train_images" in data:
+        data["train_images"] = min(data["train_images"], IMAGES)
+    if "path" in data:
+        data |= {"name": f"{data['name']}-quick", "images_per_class": PER_CLASS}
+        data["size"] = min(data["size"], SIDE)
+    if "short_side" in data:
+        data["short_side"] = min(data["short_side"], SIDE * 8 // 7)
+    parts = study.network.batch_norm_groups * study.pretrain.accumulate
+    recipe |= {"batch": max(BATCH // parts, 2) * parts, "epochs": 2}
+    recipe["precision"] = "float32"  # many CPUs emulate bfloat16, at a tenth of the speed
+    recipe["warmup_epochs"] = min(recipe["warmup_epochs"], 0.5)
+    recipe["queue"] = min(recipe["queue"], QUEUE) if recipe["queue"] else None
+    rating["linear"] |= {"epochs": 2, "drops": [1], "batch": 32}
+    if rating["linear_lbfgs"]:
+        rating["linear_lbfgs"]["iterations"] = 5
+    small = (recipe["batch"], recipe["lr"], recipe["queue"])
+    blocks = (_cells(block, *small) for block in study.grid)
+    different = {canonical(cell): cell for cells in blocks for cell in cells}
+    return parse_study({**values, "grid": list(different.values())}, f"{study.study}, quick")
+
+
+def _cells(block: Block, batch: int, lr: float, queue: int | None) -> list[dict[str, Any]]:
+    """A block for each of its methods, losses and margins."""
+    values = block.model_dump(mode="json")
+    first = {key: some and some[:1] for key, some in values.items()}
+    if block.batches:  # and the rates that go with them become one
+        first |= {"batches": [batch], "lrs": block.lrs and [lr]}
+    most = [METHODS[method].candidates(batch, queue) or QUEUE for method in block.methods]
+    first["negatives"] = [min(block.negatives[0], *most)]
+    return [
+        {**first, "methods": [method], "losses": loss and [loss], "margins": [margin]}
+        for method, loss, margin in product(
+            values["methods"], values["losses"] or [None], values["margins"]
+        )
+    ]

@@ -1,0 +1,51 @@
+"""What a step says of itself: the last one of every epoch, so that the others are not slowed."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from eqco.losses import Negatives
+from eqco.study.study import Cell, LossSettings
+from eqco.training.objective import margin, weights
+
+NAMES = ("weight", "weight_cv", "positive", "negative", "gradient")
+
+
+@torch.no_grad()
+def measure(
+    positive: Tensor, negatives: Negatives, queries: Tensor, cell: Cell, settings: LossSettings
+) -> Tensor:
+    """The numbers of NAMES for one step after its backward pass, (5,), on the device.
+
+    Args:
+        positive: s0 (A,).
+        negatives: s_1 … s_K (A, K).
+        queries: gradient of the mean loss at the unit embeddings of the anchors, (A, D).
+        cell: for the loss, τ and the margin.
+        settings: of the losses that are not an InfoNCE with a margin.
+
+    Returns:
+        The mean over anchors, and the coefficient of variation, of the loss's weight W
+        (``objectives.weights``), not a number for a loss without one; the mean similarities of
+        positives and negatives; and the mean over anchors of ‖∂L_i/∂q_i‖.
+    """
+    w = weights(cell, settings, positive, negatives)
+    if w is None:
+        w = torch.full_like(positive, math.nan)
+    gradient = queries.norm(dim=1).mean() * len(queries)  # the loss is a mean over anchors
+    cv = w.std(correction=0) / w.mean()
+    return torch.stack([w.mean(), cv, positive.mean(), negatives.mean(), gradient])
+
+
+def bound(cell: Cell, loss: float) -> float | None:
+    """log(1 + K exp(m/τ)) − L, in nats: EqCo's bound on the mutual information of two views.
+
+    From the derivation of arXiv 2010.01929; with α = K exp(m/τ) it is log(1 + α) − L. It is a bound
+    only where m ≤ 0 or K is large: with α > K and few negatives it overstates the information (for
+    Gaussians of 2 nats it gives 2.99 at K = 2, α = 256). None for losses without a finite margin.
+    """
+    if cell.loss != "info-nce" or margin(cell) == math.inf:
+        return None
+    exponent = math.log(cell.negatives) + margin(cell) / cell.temperature
+    return max(exponent, 0.0) + math.log1p(math.exp(-abs(exponent))) - loss

@@ -1,0 +1,72 @@
+"""The loss of a cell: similarities of its anchors to a loss per anchor, and to its weight W."""
+
+from collections.abc import Callable
+from functools import partial
+
+from torch import Tensor
+
+from eqco.losses import Negatives, dcl, dclw, dual_temperature, eqco_margin, info_nce, weight
+from eqco.study.study import Cell, LossSettings
+
+Objective = Callable[[Tensor, Negatives], Tensor]  # (A,), (A, K) -> (A,)
+
+
+def objective(cell: Cell, settings: LossSettings) -> Objective:
+    """The function that the cell minimises the mean of.
+
+    Two are controls, for whether a gain is the weighting of anchors or the scale of the gradient:
+    ``info-nce-rescaled`` is InfoNCE divided by the batch mean of its W, so the anchors keep their
+    different weights and the mean weight is 1; ``dcl-rescaled`` is DCL times that mean, so all
+    anchors weigh the same and the mean weight is InfoNCE's.
+    """
+    tau = cell.temperature
+    match cell.loss:
+        case "dclw":
+            return partial(dclw, temperature=tau, sigma=settings.sigma, detach=settings.detach)
+        case "dual-temperature":
+            return partial(dual_temperature, intra=tau, inter=settings.inter)
+        case "info-nce-rescaled":
+            return lambda s0, s: info_nce(s0, s, temperature=tau) / _mean_weight(s0, s, tau)
+        case "dcl-rescaled":
+            return lambda s0, s: dcl(s0, s, temperature=tau) * _mean_weight(s0, s, tau)
+        case _:
+            return partial(info_nce, temperature=tau, margin=margin(cell))
+
+
+def margin(cell: Cell) -> float:
+    """The cell's margin as a number: EqCo's from its K, α and τ."""
+    if cell.margin == "eqco":
+        assert cell.alpha is not None, "a cell with EqCo's margin has an α"
+        return eqco_margin(cell.negatives, cell.alpha, cell.temperature)
+    return cell.margin
+
+
+def weights(
+    cell: Cell, settings: LossSettings, positive: Tensor, negatives: Negatives
+) -> Tensor | None:
+    """The weight W (A,) of the cell's own loss, by which its gradient differs from DCL's.
+
+    None for DCLW, whose weight is on the positive term alone.
+
+    Args:
+        cell: the loss, its margin and τ.
+        settings: τ_β of the dual temperature.
+        positive: s0 (A,).
+        negatives: s_1 … s_K (A, K).
+    """
+    if cell.loss == "dclw":
+        return None
+    tau = settings.inter if cell.loss == "dual-temperature" else cell.temperature
+    m = margin(cell) if cell.loss == "info-nce" else 0.0
+    w = weight(positive, negatives, temperature=tau, margin=m)
+    match cell.loss:
+        case "info-nce-rescaled":
+            return w / w.mean()
+        case "dcl-rescaled":
+            return w.mean().expand_as(w)
+        case _:
+            return w
+
+
+def _mean_weight(positive: Tensor, negatives: Negatives, temperature: float) -> Tensor:
+    return weight(positive.detach(), negatives.detach(), temperature=temperature).mean()
