@@ -25,7 +25,7 @@ def main() -> None:
     study["grid"][0]["seeds"] = list(range(cells // 10))  # 5 K x 2 margins
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "study.yaml").write_text(yaml.safe_dump(study))
-        workflow = ["--snakefile", str(ROOT / "workflow" / "Snakefile"), "-n"]
+        workflow = ["--snakefile", str(ROOT / "Snakefile"), "-n"]
         command = [sys.executable, "-m", "snakemake", *workflow, "--configfile", "study.yaml"]
         start = time.perf_counter()
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)

@@ -47,9 +47,11 @@ def with_values(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, An
 
 def copy_project(folder: Path, *more: str) -> None:
     """Copy the package, the workflow and other parts of the project into ``folder``."""
-    for name in ("eqco", "workflow", *more):
+    for name in ("eqco", "profiles", "workflow", *more):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    for name in ("Snakefile", "slurm"):
+        shutil.copy(ROOT / name, folder / name, follow_symlinks=False)
 
 
 def cold(folder: Path) -> dict[str, str]:

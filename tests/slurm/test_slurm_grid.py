@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 from cluster import Cluster, wait_until
-from helpers import ROOT, TINY, copy_project, processes_in
+from helpers import TINY, copy_project, processes_in
 from project import Project
 
 TINY_VALUES = yaml.safe_load(TINY.read_text())
@@ -26,7 +26,6 @@ SMALL = (
 def copy_of_the_project(folder: Path, epochs: int, seeds: int) -> None:
     """The package and the workflow, and a study of one configuration."""
     copy_project(folder, "snakemake_executor_plugin_submitit", "snakemake_logger_plugin_eqco")
-    (folder / "slurm").symlink_to((ROOT / "slurm").readlink())
     block = {"methods": ["moco"], "negatives": [16], "margins": ["eqco"]}
     study = {**TINY_VALUES, "grid": [{**block, "seeds": list(range(seeds))}]}
     study["pretrain"] = {**study["pretrain"], "epochs": epochs, "queue": 512}
