@@ -37,8 +37,9 @@ def main() -> None:
 
 def parts(folder: Path) -> dict[str, float]:
     """Seconds of a run's parts, from Snakemake's records of its jobs."""
-    for name in ("eqco", "workflow", "params"):
+    for name in ("eqco", "params", "profiles", "published", "workflow"):
         shutil.copytree(ROOT / name, folder / name)
+    shutil.copy(ROOT / "Snakefile", folder)
     command = [sys.executable, "-m", "snakemake", "--configfile", "params/demo.yaml", "--quiet"]
     start = time.time()
     subprocess.run(command, cwd=folder, check=True)

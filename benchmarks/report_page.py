@@ -37,7 +37,9 @@ def main() -> None:
         file = results / "report.html"
         for _ in range(arguments.n):
             start = time.perf_counter()
-            file.write_text(page.report(study, results, TINY, ROOT / "params" / "published.csv"))
+            file.write_text(
+                page.report(study, results, TINY, ROOT / "published" / "accuracies.csv")
+            )
             figures["made"].append(time.perf_counter() - start)
             browser = playwright.chromium.launch(
                 executable_path=shutil.which("chromium"), args=CHROMIUM_FLAGS

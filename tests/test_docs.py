@@ -42,6 +42,8 @@ PAGES = [
     *sorted(set(ROOT.glob("docs/*.md")) - {ROOT / "docs" / "tutorial.md"}),
     ROOT / "CONTRIBUTING.md",
     ROOT / "params" / "README.md",
+    ROOT / "published" / "README.md",
+    ROOT / "results" / "README.md",
 ]
 # In the copy's study files, and where a page writes one: other numbers, so that it takes seconds.
 SMALLER = {
@@ -257,7 +259,7 @@ def printed(tiny_values, tmp_path_factory) -> str:
     """What the code can print: the source, each text in one line, and what mistakes make of it."""
     sources = [
         path.read_text()
-        for folder in ("eqco", "workflow", "snakemake_executor_plugin_submitit", ".ci")
+        for folder in ("eqco", "workflow", "plugins", ".ci")
         for path in (ROOT / folder).rglob("*")
         if path.suffix in (".py", ".smk", ".sh")
     ]

@@ -73,7 +73,7 @@ def origin(tmp_path_factory) -> Path:
     for name in (".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore"):
         shutil.copy(ROOT / name, folder / name)
     (folder / "params").mkdir()
-    shutil.copy(ROOT / "params" / "published.csv", folder / "params")
+    shutil.copytree(ROOT / "published", folder / "published")
     tiny = yaml.safe_load(TINY.read_text())
     four = {"grid.0.seeds": [0]}
     one = {**four, "grid.0.negatives": [1], "grid.0.margins": [0]}

@@ -18,7 +18,7 @@ from eqco.training.loop import pretrain
 
 pytestmark = pytest.mark.usefixtures("fork_server")
 
-SPEEDS = ROOT / "params" / "speeds.csv"
+SPEEDS = ROOT / "published" / "speeds.csv"
 
 
 @pytest.mark.parametrize("method", METHODS)

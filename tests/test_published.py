@@ -14,7 +14,7 @@ from eqco.report.published import matches
 from eqco.study.grid import axes, cells, text
 from eqco.study.study import Cell, Study, load_study, parse_study
 
-FILE = ROOT / "params" / "published.csv"
+FILE = ROOT / "published" / "accuracies.csv"
 STUDIES = sorted((ROOT / "params").glob("*.yaml"))
 
 

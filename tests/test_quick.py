@@ -29,7 +29,7 @@ KINDS = ("moco-cifar10-demo", "simo-imagenet", "nnclr-dcl-imagenet")
 def project(tmp_path_factory) -> Path:
     """A copy of the project with small image folders where its studies look for theirs."""
     folder = tmp_path_factory.mktemp("quick")
-    copy_project(folder, "params")
+    copy_project(folder, "params", "published")
     images = image_folder(folder / "images", classes=10, train=8, test=4)
     for study in map(load_study, STUDIES):
         path = folder / getattr(study.data, "path", "images")

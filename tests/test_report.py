@@ -20,7 +20,7 @@ from eqco.study.study import load_study
 
 CHROMIUM = shutil.which("chromium")
 POINT = "[aria-roledescription=point], [aria-roledescription='text mark']"  # or a hole
-PUBLISHED = ROOT / "params" / "published.csv"
+PUBLISHED = ROOT / "published" / "accuracies.csv"
 INFO_NCE, EQCO = (0xD5, 0x5E, 0x00), (0x00, 0x72, 0xB2)  # of their lines
 GOOD = {"methods": ["simo"], "negatives": [1, 16], "margins": [0, "eqco"], "seeds": [0, 1]}
 BAD = {**GOOD, "negatives": [16], "margins": [0], "lrs": [1e30], "seeds": [0]}

@@ -1,4 +1,4 @@
-"""What was published for a configuration, from params/published.csv."""
+"""What was published for a configuration, from published/accuracies.csv."""
 
 from functools import cache
 from pathlib import Path

@@ -25,7 +25,7 @@ SMALL = (
 
 def copy_of_the_project(folder: Path, epochs: int, seeds: int) -> None:
     """The package and the workflow, and a study of one configuration."""
-    copy_project(folder, "snakemake_executor_plugin_submitit", "snakemake_logger_plugin_eqco")
+    copy_project(folder, "plugins")
     block = {"methods": ["moco"], "negatives": [16], "margins": ["eqco"]}
     study = {**TINY_VALUES, "grid": [{**block, "seeds": list(range(seeds))}]}
     study["pretrain"] = {**study["pretrain"], "epochs": epochs, "queue": 512}
@@ -71,7 +71,7 @@ def grid(slurm: Cluster, tmp_path: Path, fork_server: None) -> Iterator[Project]
     grid = Project(tmp_path, slurm)
     grid.environment = {
         **grid.environment,
-        "PYTHONPATH": str(tmp_path),
+        "PYTHONPATH": f"{tmp_path}:{tmp_path / 'plugins'}",
         "EQCO_CHECKPOINT_SECONDS": "2",
         "EQCO_DEVICE": "cpu",  # this cluster's GPUs are pretended
     }

@@ -67,7 +67,7 @@ STUDY_FILE, DATA, PUBLISHED = (
     for path in (
         study_file,
         f"{ROOT}/data/{STUDY.data.name}",
-        f"{ROOT}/params/published.csv",
+        f"{ROOT}/published/accuracies.csv",
     )
 )
 
