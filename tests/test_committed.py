@@ -20,7 +20,9 @@ def git(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True)
 
 
-COMMITTED = sorted({path.split("/")[1] for path in git("ls-files", "results/*/*").stdout.splitlines()})
+COMMITTED = sorted(
+    {path.split("/")[1] for path in git("ls-files", "results/*/*").stdout.splitlines()}
+)
 MADE = (
     *("table.csv", "table.md", "summary.md", "metrics.json", "provenance.json"),
     *("negatives.svg", "negatives.png"),
