@@ -1,12 +1,16 @@
 """What the theory command draws, against what is known of random and of real embeddings."""
 
+import math
+
 import pytest
 import torch
 from helpers import TINY
 from test_cli import eqco, fails
 from torch.nn import functional as F
 
-from eqco.losses import theory
+from eqco.losses import eqco_margin, info_nce, theory
+from eqco.losses.negatives import others, sample
+from eqco.runtime.seeds import draw_seed
 
 pytestmark = pytest.mark.usefixtures("fork_server")
 
@@ -25,6 +29,29 @@ def test_eqco_keeps_the_mean_gradient_and_info_nce_does_not():
     for negatives in (4, 16, 64):
         assert at["eqco", negatives] == pytest.approx(1, abs=0.05)
         assert at["0", negatives] < at["0", 4 * negatives]
+
+
+@pytest.mark.parametrize("temperature", [0.05, 0.2])
+def test_the_curves_are_those_of_a_backward_pass_through_the_loss(temperature):
+    """The same draws of ``sample``, each with its own gradient by autograd, in float64."""
+    q, k, negatives, draws = unit(40, 0).double(), unit(40, 1).double(), 16, 3
+    curves = theory.curves(q, k, alpha=256, temperature=temperature, draws=draws)
+    for margin, m in (("0", 0.0), ("eqco", eqco_margin(negatives, 256, temperature))):
+        generator = torch.Generator().manual_seed(draw_seed(0, "negatives", negatives))
+        gradients, losses = [], []
+        for _ in range(draws):
+            drawn = sample(len(q), len(q) - 1, negatives, generator, shared=False)
+            x = q.clone().requires_grad_()
+            s = (x @ k.T).gather(1, others(drawn, torch.arange(len(q))))
+            loss = info_nce((x * k).sum(1), s, temperature=temperature, margin=m)
+            gradients += torch.autograd.grad(loss.sum(), x)
+            losses.append(loss.mean().item())
+        (row,) = curves[(curves.margin == margin) & (curves.negatives == negatives)].itertuples()
+        every = torch.stack(gradients)
+        assert row.gradient == pytest.approx(every.mean(0).norm(dim=1).mean().item(), rel=1e-6)
+        assert row.norm == pytest.approx(every.norm(dim=2).mean().item(), rel=1e-6)
+        largest = math.log1p(negatives * math.exp(m / temperature))
+        assert row.bound == pytest.approx(largest - sum(losses) / draws, rel=1e-6)
 
 
 def test_few_negatives_are_noisy():

@@ -5,11 +5,12 @@ from pathlib import Path
 import pandas as pd
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from eqco.data.augmentation import Augmentation
 from eqco.data.packed import load, read_manifest
-from eqco.losses import eqco_margin, info_nce
-from eqco.losses.negatives import others, sample
+from eqco.losses import eqco_margin
+from eqco.losses.negatives import others
 from eqco.methods.base import unit
 from eqco.networks.encoder import Encoder
 from eqco.runtime.seeds import draw_seed
@@ -58,37 +59,50 @@ def curves(
         in nats, with the caveat of ``diagnostics.bound``.
     """
     rows = []
-    own = torch.arange(len(q))
+    scaled = q @ k.T / temperature  # (M, M)
     for negatives in [n for n in KS if n < len(q)]:
+        margins = torch.tensor([0.0, eqco_margin(negatives, alpha, temperature)])  # (2,)
+        shift = margins[:, None] / temperature
+        total = q.new_zeros(2, *q.shape)
+        norm = loss = q.new_zeros(2, dtype=torch.float64)
         generator = torch.Generator().manual_seed(draw_seed(0, "negatives", negatives))
-        drawn = [  # (M, K) each, the same for both margins
-            others(sample(len(q), len(q) - 1, negatives, generator, shared=False), own)
-            for _ in range(draws)
-        ]
-        for margin in ("0", "eqco"):
-            m = eqco_margin(negatives, alpha, temperature) if margin == "eqco" else 0.0
-            total, norm, loss = torch.zeros_like(q), 0.0, 0.0
-            for columns in drawn:
-                x = q.clone().requires_grad_()
-                s = x @ k.T  # (M, M)
-                value = info_nce(
-                    s.diagonal(), s.gather(1, columns), temperature=temperature, margin=m
-                )
-                (gradient,) = torch.autograd.grad(value.sum(), x)
-                total += gradient / draws
-                norm += float(gradient.norm(dim=1).mean()) / draws
-                loss += float(value.detach().mean()) / draws
-            effective = negatives * torch.tensor(m / temperature).double().exp()
-            rows.append(
-                {
-                    "margin": margin,
-                    "negatives": negatives,
-                    "gradient": float(total.norm(dim=1).mean()),
-                    "norm": norm,
-                    "bound": float(torch.log1p(effective)) - loss,
-                }
-            )
+        for _ in range(draws):  # the same for both margins
+            columns = _draw(len(q), negatives, generator)
+            push, gradient = _decoupled(scaled, k, columns)
+            x = scaled.diagonal() - shift - push  # (2, M), and L = −log σ(x)
+            weight = torch.sigmoid(-x)
+            total.addcmul_(weight[:, :, None], gradient, value=1 / (draws * temperature))
+            norm = norm + (weight * gradient.norm(dim=1)).mean(dim=1) / (draws * temperature)
+            loss = loss - F.logsigmoid(x).mean(dim=1) / draws
+        bound = torch.log1p(negatives * shift[:, 0].double().exp()) - loss
+        values = {"gradient": total.norm(dim=2).mean(dim=1), "norm": norm, "bound": bound}
+        for i, margin in enumerate(("0", "eqco")):
+            numbers = {name: float(value[i]) for name, value in values.items()}
+            rows.append({"margin": margin, "negatives": negatives, **numbers})
     table = pd.DataFrame(rows).sort_values("margin", kind="stable", ignore_index=True)
     largest = table.groupby("margin", sort=False)["gradient"].transform("last")
     table.insert(3, "relative", table["gradient"] / largest)
     return table
+
+
+def _draw(anchors: int, negatives: int, generator: torch.Generator) -> Tensor:
+    """Others of every anchor (M, K): those that ``negatives.sample`` draws, without its sort."""
+    order = torch.rand(anchors, anchors - 1, generator=generator)
+    columns = order.topk(negatives, largest=False, sorted=False).indices
+    return others(columns, torch.arange(anchors))
+
+
+def _decoupled(scaled: Tensor, k: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+    """log S (M,), and τ times the decoupled loss's gradient in the queries (M, D).
+
+    That of every other loss is its weight times this one: see ``eqco.losses``.
+
+    Args:
+        scaled: s/τ (M, M).
+        k: keys (M, D).
+        columns: of the drawn ones, (M, K).
+    """
+    s = scaled.gather(1, columns)  # (M, K)
+    push = s.logsumexp(dim=1)
+    softmax = torch.zeros_like(scaled).scatter_(1, columns, (s - push[:, None]).exp_())
+    return push, softmax @ k - k
