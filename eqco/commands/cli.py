@@ -4,14 +4,17 @@ import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from eqco.errors import InputError, Interrupted
-from eqco.study.study import config_hash, load_study, schema
 
-# torch, torchvision, pandas and matplotlib are imported where they are used: they take seconds.
+if TYPE_CHECKING:
+    from eqco.study.study import Study
+
+# What takes long to import is imported where it is used: torch, torchvision, pandas and matplotlib
+# take seconds, eqco.study.study longer than the help of a command.
 
 app = typer.Typer(
     add_completion=False,
@@ -48,7 +51,7 @@ Gpus = Annotated[
     ),
 ]
 PublishedFile = Annotated[Path, typer.Option(help="CSV file of published numbers")]
-PUBLISHED = Path("published", "accuracies.csv")
+PUBLISHED = Path("params", "published.csv")
 
 
 @app.command()
@@ -59,7 +62,7 @@ def prepare(
     """Pack the study's dataset: uint8 images, one file a split, and a manifest with checksums."""
     from eqco.data import packed as data
 
-    data.prepare(load_study(study).data, out)
+    data.prepare(_read(study).data, out)
 
 
 @app.command()
@@ -95,8 +98,9 @@ def pretrain(
     command goes on from there. A second process on the same cell waits for the first.
     """
     from eqco.study.grid import find
+    from eqco.study.study import config_hash
 
-    parsed = load_study(study)
+    parsed = _read(study)
     chosen = find(parsed, cell, str(study))
     found = config_hash(parsed.resolve(chosen))
     if expect not in (None, found):
@@ -137,7 +141,7 @@ def linear_eval(
 
     A probe on views made anew in each epoch is stopped and goes on as a pretraining.
     """
-    parsed = load_study(study)
+    parsed = _read(study)
     if _launched(gpus):
         return
     from eqco.commands.run import evaluate_linear
@@ -159,7 +163,7 @@ def knn_eval(
     """Rate a frozen encoder by a weighted k-nearest-neighbour vote."""
     from eqco.commands.run import evaluate_knn
 
-    evaluate_knn(load_study(study), encoder, data, out, device=_once(device, threads, gpus))
+    evaluate_knn(_read(study), encoder, data, out, device=_once(device, threads, gpus))
 
 
 @app.command()
@@ -178,7 +182,7 @@ def table(
     from eqco.store.cells import write_json
     from eqco.store.provenance import gather
 
-    parsed = load_study(study)
+    parsed = _read(study)
     folder = results or Path("results", parsed.study)
     accuracies, summaries = tables.read_study(parsed, folder, str(study))
     rows = tables.beside_published(tables.aggregate(accuracies), parsed, published)
@@ -199,7 +203,7 @@ def print_cells(study: StudyFile, results: ResultsFolder = None) -> None:
     from eqco.store.archive import finished
     from eqco.study.grid import cells
 
-    parsed = load_study(study)
+    parsed = _read(study)
     done = finished(parsed, results or Path("results", parsed.study))
     for path in cells(parsed, str(study)):
         if path not in done:
@@ -215,7 +219,7 @@ def keep(study: StudyFile, results: ResultsFolder = None) -> None:
     from eqco.store import archive as kept
     from eqco.study.grid import cells
 
-    parsed = load_study(study)
+    parsed = _read(study)
     folder = results or Path("results", parsed.study)
     count = kept.keep(parsed, folder)
     print(f"{folder / kept.KEPT}: {count} of {len(cells(parsed))} cells")
@@ -234,7 +238,7 @@ def report(
     from eqco.report.page import report as page
     from eqco.runtime.files import write
 
-    parsed = load_study(study)
+    parsed = _read(study)
     folder = results or Path("results", parsed.study)
     write(folder / "report.html", page(parsed, folder, study, published))
     print(folder / "report.html")
@@ -258,7 +262,7 @@ def theory(
     from eqco.runtime.files import write
     from eqco.store.cells import read_encoder
 
-    parsed = load_study(study)
+    parsed = _read(study)
     channels = len(read_manifest(data)["mean"])
     encoders = {"initial": statements.initial(parsed, channels)}
     if encoder is not None:
@@ -288,14 +292,14 @@ def plan(
         int | None, typer.Option(min=1, help="Training images, where the data is not packed yet")
     ] = None,
     speeds: Annotated[Path, typer.Option(help="CSV file of measured and published speeds")] = Path(
-        "published", "speeds.csv"
+        "params", "speeds.csv"
     ),
 ) -> None:
     """Say what a study will take: cells, hours by measured and published speeds, storage, jobs."""
     from eqco.data.packed import MANIFEST, read_manifest
     from eqco.report import plan as planning
 
-    parsed = load_study(study)
+    parsed = _read(study)
     count, folder = images or parsed.data.train_size, Path("data", parsed.data.name)
     if count is None and (folder / MANIFEST).exists():
         count = read_manifest(folder)["splits"]["train"]["shape"][0]
@@ -316,7 +320,7 @@ def status(study: StudyFile, results: ResultsFolder = None) -> None:
 
     from eqco.report import status as progress
 
-    parsed = load_study(study)
+    parsed = _read(study)
     found = progress.status(parsed, results or Path("results", parsed.study), str(study))
     console = Console(highlight=False, soft_wrap=True)
     styles = {"running": "cyan", "failed": "red"}
@@ -333,7 +337,15 @@ def status(study: StudyFile, results: ResultsFolder = None) -> None:
 @app.command("schema")
 def print_schema() -> None:
     """Print the JSON schema of a study file, as in params/schema.json."""
+    from eqco.study.study import schema
+
     print(schema(), end="")
+
+
+def _read(study: Path) -> "Study":
+    from eqco.study.study import load_study
+
+    return load_study(study)
 
 
 def _launched(gpus: int) -> bool:
