@@ -97,7 +97,7 @@ def identity_of(folder) -> dict[str, str]:
 
 
 def test_a_cell_is_read_with_all_its_accuracies(folder, config):
-    summary, accuracies = results.read_cell(folder, config, Evaluate())
+    summary, accuracies = results.read_cell(folder, config_hash(config), Evaluate())
     assert summary == {**identity_of(folder), "seconds": 1, "smallest_class": None}
     assert accuracies == {"linear": 1.0, "linear-lbfgs": 2.0, "knn": 3.0}
 
@@ -108,19 +108,19 @@ def test_a_file_of_another_run_is_refused(folder, config, name, key):
     values = json.loads((folder / name).read_text())
     results.write_json(folder / name, {**values, key: "other"})
     with pytest.raises(InputError, match=rf"{key}: .*belongs to another run"):
-        results.read_cell(folder, config, Evaluate())
+        results.read_cell(folder, config_hash(config), Evaluate())
 
 
 def test_an_evaluation_with_other_settings_is_refused(folder, config):
     with pytest.raises(InputError, match=r"linear.json: settings: .*belongs to another run"):
-        results.read_cell(folder, config, Evaluate(linear=Linear(lr=3.0)))
+        results.read_cell(folder, config_hash(config), Evaluate(linear=Linear(lr=3.0)))
 
 
 @pytest.mark.parametrize("name", ["pretrain.json", "linear.json", "knn.json"])
 def test_a_missing_or_damaged_file_is_named(folder, config, name):
     (folder / name).write_text("{")
     with pytest.raises(InputError, match=rf"{name}: is damaged"):
-        results.read_cell(folder, config, Evaluate())
+        results.read_cell(folder, config_hash(config), Evaluate())
     (folder / name).unlink()
     with pytest.raises(InputError, match=rf"{name}: cannot be read: No such file"):
-        results.read_cell(folder, config, Evaluate())
+        results.read_cell(folder, config_hash(config), Evaluate())

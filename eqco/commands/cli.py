@@ -201,11 +201,12 @@ def table(
 def print_cells(study: StudyFile, results: ResultsFolder = None) -> None:
     """Print the cells that are not finished, a path a line, for a loop without Snakemake."""
     from eqco.store.archive import finished
-    from eqco.study.grid import cells
+    from eqco.study.grid import cells, hashes
 
     parsed = _read(study)
-    done = finished(parsed, results or Path("results", parsed.study))
-    for path in cells(parsed, str(study)):
+    configs = hashes(parsed, cells(parsed, str(study)))
+    done = finished(configs, parsed.evaluate, results or Path("results", parsed.study))
+    for path in configs:
         if path not in done:
             print(path)
 
@@ -217,12 +218,13 @@ def keep(study: StudyFile, results: ResultsFolder = None) -> None:
     Where cells/ is gone, as in a clone, the table is made from that file.
     """
     from eqco.store import archive as kept
-    from eqco.study.grid import cells
+    from eqco.study.grid import cells, hashes
 
     parsed = _read(study)
     folder = results or Path("results", parsed.study)
-    count = kept.keep(parsed, folder)
-    print(f"{folder / kept.KEPT}: {count} of {len(cells(parsed))} cells")
+    configs = hashes(parsed, cells(parsed, str(study)))
+    count = kept.keep(configs, parsed.evaluate, folder)
+    print(f"{folder / kept.KEPT}: {count} of {len(configs)} cells")
 
 
 @app.command()

@@ -12,8 +12,8 @@ from eqco.errors import InputError
 from eqco.runtime.lock import is_held, owner_is_here
 from eqco.store.archive import finished
 from eqco.store.cells import EVALUATIONS, SUMMARY, read_json
-from eqco.study.grid import cells
-from eqco.study.study import Study, config_hash
+from eqco.study.grid import cells, hashes
+from eqco.study.study import Study
 
 RECENT = 600  # seconds: twice the time between two checkpoints
 EPOCH = re.compile(r"^epoch (\d+)/\d+ .* ([\d,]+) images/s$", re.M)  # of pretrain.log
@@ -51,7 +51,9 @@ def status(study: Study, results: Path, source: str) -> list[Status]:
     Raises:
         InputError: when a result is damaged, or the grid names a cell twice.
     """
-    grid, done = cells(study, source), finished(study, results)
+    grid = cells(study, source)
+    configs = hashes(study, grid)
+    done = finished(configs, study.evaluate, results)
     seconds: dict[str, list[float]] = {}  # of the trainings of each method
     for path, files in done.items():
         if not files[SUMMARY]["failed"]:
@@ -65,8 +67,7 @@ def status(study: Study, results: Path, source: str) -> list[Status]:
         else:
             known = seconds.get(cell.method, every)
             whole = statistics.mean(known) if known else None
-            hash_ = config_hash(study.resolve(cell))
-            found.append(_unfinished(path, results, hash_, study.pretrain.epochs, whole))
+            found.append(_unfinished(path, results, configs[path], study.pretrain.epochs, whole))
     return found
 
 

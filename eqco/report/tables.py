@@ -11,7 +11,7 @@ from eqco.errors import InputError
 from eqco.report.published import TUNED, matches
 from eqco.store.archive import stand_ins
 from eqco.store.cells import read_cell
-from eqco.study.grid import axes, cells, text
+from eqco.study.grid import axes, cells, hashes, text
 from eqco.study.study import Cell, Study
 
 CHOSEN = ("loss", "batch", "lr", "weight_decay")  # columns of a study that has them as axes
@@ -52,15 +52,15 @@ def read_study(
     Raises:
         InputError: when a cell's files are missing or belong to another run.
     """
-    rows, summaries, named, kept = [], [], axes(study), stand_ins(study, results)
-    for path, cell in cells(study, source).items():
+    rows, summaries, named, grid = [], [], axes(study), cells(study, source)
+    configs = hashes(study, grid)
+    kept = stand_ins(configs, study.evaluate, results)
+    for path, cell in grid.items():
         folder = results / "cells" / path
         summary: dict[str, Any]
         accuracies: dict[str, float] = {}
         try:
-            summary, accuracies = read_cell(
-                folder, study.resolve(cell), study.evaluate, kept.get(path)
-            )
+            summary, accuracies = read_cell(folder, configs[path], study.evaluate, kept.get(path))
         except InputError as error:
             if not unfinished:
                 raise

@@ -12,41 +12,44 @@ from typing import Any
 from eqco.errors import InputError
 from eqco.runtime.files import write
 from eqco.store.cells import FILES, Files, mismatch, read_files
-from eqco.study.grid import cells
-from eqco.study.study import Study, config_hash
+from eqco.study.study import Evaluate
 
 KEPT = "cells.jsonl"
 
 
-def keep(study: Study, results: Path) -> int:
-    """Write the file, of the cells that are finished; returns how many. Raises InputError."""
+def keep(hashes: dict[str, str], evaluate: Evaluate, results: Path) -> int:
+    """Write the file, of the cells that are finished; returns how many.
+
+    Arguments as for ``finished``. Raises InputError.
+    """
     # no key sorted: provenance.json is written in their order
     lines = [
         json.dumps({"cell": path, **files}, separators=(",", ":")) + "\n"
-        for path, files in finished(study, results).items()
+        for path, files in finished(hashes, evaluate, results).items()
     ]
     write(results / KEPT, "".join(lines))
     return len(lines)
 
 
-def finished(study: Study, results: Path) -> dict[str, Files]:
+def finished(hashes: dict[str, str], evaluate: Evaluate, results: Path) -> dict[str, Files]:
     """What the table reads of every cell that is finished with the study's parameters, by its path.
 
     Args:
-        study: the study.
+        hashes: ``grid.hashes`` of the study.
+        evaluate: the study's settings of the evaluations.
         results: its folder, which holds ``cells/``, or what was kept of it.
 
     Raises:
         InputError: when a file is damaged.
     """
-    found, grid = stand_ins(study, results), cells(study)
-    for path, cell in grid.items():
+    found = stand_ins(hashes, evaluate, results)
+    for path, config in hashes.items():
         folder = results / "cells" / path
         if all((folder / name).exists() for name in FILES):
             files = read_files(folder)
-            if not mismatch(files, config_hash(study.resolve(cell)), study.evaluate):
+            if not mismatch(files, config, evaluate):
                 found[path] = files
-    return {path: found[path] for path in grid if path in found}
+    return {path: found[path] for path in hashes if path in found}
 
 
 def read_kept(results: Path) -> dict[str, Files]:
@@ -69,17 +72,17 @@ def read_kept(results: Path) -> dict[str, Files]:
     return kept
 
 
-def stand_ins(study: Study, results: Path) -> dict[str, Files]:
+def stand_ins(hashes: dict[str, str], evaluate: Evaluate, results: Path) -> dict[str, Files]:
     """What was kept of the cells that have no folder, by their paths: these need not run.
 
     Nothing stands in for a cell whose parameters, or settings of the evaluations, have changed.
-    Raises InputError.
+    Arguments as for ``finished``. Raises InputError.
     """
     kept = read_kept(results)
     return {
         path: kept[path]
-        for path, cell in cells(study).items()
+        for path, config in hashes.items()
         if path in kept
         and not (results / "cells" / path).exists()
-        and not mismatch(kept[path], config_hash(study.resolve(cell)), study.evaluate)
+        and not mismatch(kept[path], config, evaluate)
     }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from eqco.errors import InputError
 from eqco.runtime.files import flush, make_folder, sha256, write
-from eqco.study.study import Evaluate, canonical, config_hash
+from eqco.study.study import Evaluate, canonical
 
 if TYPE_CHECKING:
     import torch
@@ -125,7 +125,7 @@ def read_files(folder: Path) -> Files:
 
 
 def read_cell(
-    folder: Path, config: dict[str, Any], evaluate: Evaluate, kept: Files | None = None
+    folder: Path, config: str, evaluate: Evaluate, kept: Files | None = None
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """The summary of a cell's pretraining, and its accuracies (percent) by protocol.
 
@@ -134,7 +134,7 @@ def read_cell(
 
     Args:
         folder: of the cell.
-        config: the configuration that the study resolves to for it.
+        config: the hash of the configuration that the study resolves to for it.
         evaluate: the study's settings of the evaluations.
         kept: of ``kept.stand_ins``, in place of the folder.
 
@@ -143,7 +143,7 @@ def read_cell(
             evaluation rates another encoder than the cell's.
     """
     files = kept or read_files(folder)
-    if wrong := mismatch(files, config_hash(config), evaluate):
+    if wrong := mismatch(files, config, evaluate):
         name, key, found, expected = wrong
         raise InputError(
             f"{folder / name}: {key}: {found}: belongs to another run, the table "

@@ -3,7 +3,7 @@
 from itertools import product
 
 from eqco.errors import InputError
-from eqco.study.study import Block, Cell, Study
+from eqco.study.study import Block, Cell, Study, config_hash
 
 AXES = {  # of a cell, in the order of its path, and the block's key that lists their values
     "method": "methods",
@@ -82,6 +82,11 @@ def _expand(study: Study, block: Block) -> list[tuple[Cell, dict[str, str | floa
         }
         expanded.append((Cell.model_validate(parts), values))
     return expanded
+
+
+def hashes(study: Study, grid: dict[str, Cell]) -> dict[str, str]:
+    """The hash of every cell's configuration by its path, of the grid that ``cells`` gives."""
+    return {path: config_hash(study.resolve(cell)) for path, cell in grid.items()}
 
 
 def find(study: Study, path: str, source: str = "study") -> Cell:

@@ -12,9 +12,9 @@ from snakemake.utils import Paramspace
 from eqco.runtime import gpus
 from eqco.errors import InputError
 from eqco.runtime.files import write
-from eqco.study.grid import cells
+from eqco.study.grid import cells, hashes
 from eqco.store.archive import KEPT, stand_ins
-from eqco.study.study import canonical, config_hash, load_study, parse_study
+from eqco.study.study import canonical, load_study, parse_study
 from eqco.study.quick import quick
 
 # What the commands run in; see the file.
@@ -24,7 +24,7 @@ os.environ.update(
     PATH=os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", "")
 )
 
-ROOT = Path(workflow.basedir)
+ROOT = Path(workflow.basedir).parent
 study_file = os.path.relpath((workflow.configfiles or ["--configfile"])[-1])
 
 try:
@@ -45,7 +45,7 @@ try:
 except InputError as error:
     raise WorkflowError(str(error))
 
-CONFIG_HASH = {path: config_hash(STUDY.resolve(cell)) for path, cell in CELLS.items()}
+CONFIG_HASH = hashes(STUDY, CELLS)
 study_file = os.path.abspath(study_file)
 
 
@@ -56,7 +56,7 @@ workdir: f"{ROOT}/results/{STUDY.study}"
 
 # What was kept (`python -m eqco keep`) of cells without a folder: they need not run for the table.
 try:
-    STAND_INS = stand_ins(STUDY, Path())
+    STAND_INS = stand_ins(CONFIG_HASH, STUDY.evaluate, Path())
 except InputError as error:
     raise WorkflowError(f"results/{STUDY.study}/{error}")
 
@@ -67,7 +67,7 @@ STUDY_FILE, DATA, PUBLISHED = (
     for path in (
         study_file,
         f"{ROOT}/data/{STUDY.data.name}",
-        f"{ROOT}/published/accuracies.csv",
+        f"{ROOT}/params/published.csv",
     )
 )
 
