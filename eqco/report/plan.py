@@ -39,8 +39,12 @@ def plan(study: Study, images: int, results: Path, speeds: Path) -> list[tuple[s
     pairs = [recipe.epochs * (images // cell.batch) * cell.batch for cell in grid]
     units = [forward_units(cell.method, recipe.symmetric) for cell in grid]
     work = sum(n * unit for n, unit in zip(pairs, units, strict=True))
-    sizes = [_bytes(study, cell) for cell in grid]
-    encoders, checkpoint = sum(size for size, _ in sizes), max(size for _, size in sizes)
+    # all that sizes, and the memory of a step, depend on
+    keys = [(cell.method, cell.negatives, cell.batch) for cell in grid]
+    different = dict(zip(keys, grid, strict=True))
+    sizes = {key: _bytes(study, cell) for key, cell in different.items()}
+    encoders = sum(sizes[key][0] for key in keys)
+    checkpoint = max(size for _, size in sizes.values())
     lines = [
         ("cells", f"{len(grid):,}, each a training and {len(EVALUATIONS)} evaluations"),
         ("pairs", f"{sum(pairs):,}: {images:,} images, {recipe.epochs:,} epochs"),
@@ -61,12 +65,10 @@ def plan(study: Study, images: int, results: Path, speeds: Path) -> list[tuple[s
         lines += [(name, f"{text}, by {' and '.join(by)}") for text, by in sources.items()]
     if not any(name == "training" for name, _ in lines):
         lines.append(("training", f"hours not known: {speeds} has no speed of such a network"))
-    # all that the memory of a step depends on
-    different = {(cell.method, cell.negatives, cell.batch): cell for cell in grid}.values()
     needed = []
     for ranks in GPUS:
-        if all(cell.batch % ranks == 0 for cell in different):
-            most = max(estimate(study, cell, ranks) for cell in different)
+        if all(cell.batch % ranks == 0 for cell in different.values()):
+            most = max(estimate(study, cell, ranks) for cell in different.values())
             needed.append(f"{most / 1e9:,.1f} GB on each of {ranks}")
     lines.append(("memory", f"a step needs at least {', '.join(needed)} GPUs"))
     if isinstance(study.data, ImageFolder):
