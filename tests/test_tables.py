@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from eqco.lines import ticks_of
 from eqco.report import figures, tables
 from eqco.report.summary import summary
 from eqco.study.study import Cell, Evaluate
@@ -153,8 +154,8 @@ def test_lines_are_told_apart_by_what_varies(accuracies, tmp_path):
 
 def test_numbers_on_the_axis_do_not_overlap(accuracies):
     both = pd.concat([accuracies.assign(negatives=k) for k in (64, 256, 255)])
-    assert figures.ticks_of(both) == {64: "64", 255: "255, 256"}
-    assert list(figures.ticks_of(accuracies)) == sorted(accuracies["negatives"].unique())
+    assert ticks_of(both) == {64: "64", 255: "255, 256"}
+    assert list(ticks_of(accuracies)) == sorted(accuracies["negatives"].unique())
 
 
 def test_a_margin_too_large_for_the_exponential_is_an_infinite_alpha():

@@ -7,9 +7,9 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from eqco.report.figures import COLORS, aside_of, ticks_of
+from eqco.lines import COLORS, aside_of, ticks_of
 
-# one for each of figures.MARKERS
+# one for each of lines.MARKERS
 SHAPES = (
     *("circle", "square", "triangle-up", "diamond", "triangle-down"),
     *("triangle-left", "triangle-right", "cross"),

@@ -1,13 +1,13 @@
 """Accuracy, gradient and bound against the number of negatives, as figures."""
 
 from io import BytesIO
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
 
+from eqco.lines import COLORS, MARKERS, NAMES, aside_of, lines_of, ticks_of
 from eqco.runtime.files import write
 
 mpl.use("agg")
@@ -16,13 +16,6 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-NAMES = {"0": "InfoNCE (m = 0)", "eqco": "EqCo (m = τ log α/K)", "inf": "DCL (m = ∞)"}
-# Okabe and Ito's colours, told apart by the colour-blind, and grey; a marker each
-COLORS = (
-    *("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"),
-    *("#999999", "#f0e442"),
-)
-MARKERS = "os^Dv<>PX*"  # one more than colours: ten lines and more stay apart
 # equal inputs give equal bytes: no random ids, and no date where a figure is saved
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "eqco",
@@ -133,23 +126,6 @@ def _k_axis(axis: Axes, rows: pd.DataFrame) -> None:
     axis.minorticks_off()
 
 
-def ticks_of(rows: pd.DataFrame) -> dict[int, str]:
-    """Where K is written; one too near to another, as 256 to 255, stands beside it."""
-    ticks: dict[int, str] = {}
-    for k in sorted(rows["negatives"].unique()):
-        if ticks and k <= 1.2 * (last := max(ticks)):
-            ticks[last] += f", {k}"
-        else:
-            ticks[k] = str(k)
-    return ticks
-
-
-def aside_of(lines: list[str], ticks: list[int]) -> dict[str, float]:
-    """What each line's K are multiplied by, so that bars stand side by side."""
-    apart = min((b / a for a, b in pairwise(ticks)), default=4) ** 0.03
-    return {line: apart ** (i - (len(lines) - 1) / 2) for i, line in enumerate(lines)}
-
-
 def _finish(figure: Figure, axes: Any, title: str) -> None:
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8)
@@ -162,25 +138,3 @@ def _save(figure: Figure, stem: Path) -> None:
         figure.savefig(drawn, format=suffix[1:], dpi=150, metadata=metadata)
         write(stem.with_suffix(suffix), drawn.getvalue())
     plt.close(figure)
-
-
-def lines_of(accuracies: pd.DataFrame) -> list[str]:
-    """The name of the line that each row belongs to."""
-    # What goes with K, as the batch may, does not tell lines apart.
-    at_a_point = accuracies.groupby(["method", "negatives"])
-    varying = [
-        name
-        for name in ("temperature", "batch", "lr", "weight_decay")
-        if name in accuracies and at_a_point[name].nunique().max() > 1
-    ]
-    eqco = accuracies[accuracies["margin"] == "eqco"]
-    several_alphas = eqco.groupby("method")["alpha"].nunique().max() > 1
-    names = []
-    for row in accuracies.to_dict("records"):
-        margin = row["margin"]
-        name = NAMES.get(margin, f"m = {margin}") if margin else row["loss"]
-        details = [f"{key.replace('_', ' ')} {row[key]}" for key in varying]
-        if several_alphas and margin == "eqco":
-            details.insert(0, f"α {row['alpha']}")
-        names.append(", ".join([name, *details]))
-    return names

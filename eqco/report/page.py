@@ -2,6 +2,7 @@
 
 import math
 import os
+from functools import cache
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ import pandas as pd
 import vl_convert
 import yaml
 
+from eqco.lines import lines_of
 from eqco.report import charts, tables
-from eqco.report.figures import lines_of
 from eqco.store import provenance
 from eqco.study.grid import cells
 from eqco.study.study import Study
@@ -88,7 +89,7 @@ def report(study: Study, results: Path, source: Path, published: Path) -> str:
     )
     kept = max(FEWEST, EPOCHS // len(summaries))
     methods = list(table["method"].unique())
-    return environment.get_template("page.html.jinja").render(
+    return environment.get_template("report.html.jinja").render(
         study=study,
         cells=len(summaries),
         holes=[
@@ -120,10 +121,15 @@ def report(study: Study, results: Path, source: Path, published: Path) -> str:
             sort_keys=False,
             allow_unicode=True,
         ),
-        vega=vl_convert.javascript_bundle(
-            "window.vegaEmbed = vegaEmbed", altair.SCHEMA_VERSION.rpartition(".")[0]
-        ),
+        vega=_vega(),
     )
+
+
+@cache
+def _vega() -> str:
+    """The JavaScript that draws the charts, which takes a second to bundle."""
+    version = altair.SCHEMA_VERSION.rpartition(".")[0]
+    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed", version)
 
 
 def _commit(makers: list[dict[str, Any]]) -> str | None:
