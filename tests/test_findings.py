@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers import ROOT
-from scipy import stats
+from scipy import optimize, stats
 
 from eqco.report import tables
 from eqco.study.study import load_study
@@ -150,9 +150,11 @@ def detectable(d: np.ndarray) -> float:
     """The true difference that this test finds at 5 % with power 0.8, at this n and deviation."""
     df = len(d) - 1
     critical = stats.t.ppf(0.975, df)
-    units = np.linspace(0, 40, 40_001)  # of the standard error
-    power = stats.nct.sf(critical, df, units) + stats.nct.cdf(-critical, df, units)
-    return float(units[np.argmax(power >= 0.8)] * stats.sem(d))
+
+    def missed(units: float) -> float:  # of the standard error; t² is an F of one degree
+        return 0.8 - stats.ncf.sf(critical**2, 1, df, units**2)
+
+    return optimize.brentq(missed, 0.1, 40) * stats.sem(d)
 
 
 @cache
