@@ -17,6 +17,7 @@ from helpers import TINY, with_values
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from eqco import forkserver
 from eqco.errors import InputError, Interrupted
 from eqco.methods import METHODS
 from eqco.store import checkpoint
@@ -24,6 +25,7 @@ from eqco.store.checkpoint import Checkpoints, State, Stop, stop_on_signals
 from eqco.study.grid import cells
 from eqco.training.loop import pretrain
 
+pytestmark = pytest.mark.usefixtures("fork_server")
 CPU = torch.device("cpu")
 MADE_BY = {"config_hash": "0123456789abcdef", "dataset": "digits"}
 
@@ -263,35 +265,24 @@ CELL = "method~simo/negatives~16/margin~eqco/seed~0"
 
 @pytest.fixture
 def command(tmp_path, digits):
-    """Start the training of one cell as a user does; it saves after every step."""
+    """Start the training of one cell as a user does; it saves after every step.
+
+    With words before it, or ``cold``, the command is the process that trains, without a server.
+    """
     changes = {"grid.0.negatives": [16], "grid.0.seeds": [0], "pretrain.epochs": 25}
     study = tmp_path / "one.yaml"
     study.write_text(yaml.safe_dump(with_values(yaml.safe_load(TINY.read_text()), changes)))
     started = []
 
-    def start(out: str, *more: str, before: tuple[str, ...] = ()) -> subprocess.Popen[str]:
-        arguments = (
-            "pretrain",
-            str(study),
-            "--cell",
-            CELL,
-            "--data",
-            str(digits),
-            "--threads",
-            "1",
-        )
+    def start(out: str, *before: str, cold: bool = False) -> subprocess.Popen[str]:
+        arguments = [sys.executable, "-m", "eqco", "pretrain", study, "--cell", CELL]
+        arguments += ["--data", digits, "--threads", "1", "--out", tmp_path / out]
+        environment = {**os.environ, "EQCO_CHECKPOINT_SECONDS": "0"}
+        if cold or before:
+            del environment[forkserver.VARIABLE]
         process = subprocess.Popen(
-            [
-                *before,
-                sys.executable,
-                "-m",
-                "eqco",
-                *arguments,
-                "--out",
-                str(tmp_path / out),
-                *more,
-            ],
-            env={**os.environ, "EQCO_CHECKPOINT_SECONDS": "0"},
+            [*before, *map(str, arguments)],
+            env=environment,
             stderr=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             text=True,
@@ -323,7 +314,7 @@ def test_signals_and_kills_end_in_the_same_encoder(command, tmp_path):
     assert command("whole").wait() == 0
     for name in ("SIGTERM", "SIGKILL", "SIGINT", "SIGUSR1", "SIGUSR2"):
         step = newest(tmp_path / "parts")
-        process = command("parts")
+        process = command("parts", cold=name in ("SIGTERM", "SIGKILL"))
         wait_for_a_checkpoint(tmp_path / "parts", after=step)
         process.send_signal(signal.Signals[name])
         asked = time.monotonic()
@@ -348,8 +339,7 @@ def test_a_full_disk_is_told_and_leaves_the_last_checkpoint(command, tmp_path):
     process.terminate()
     assert process.wait() == 75
     before = {path: path.read_bytes() for path in tmp_path.glob("out/state/**/step-*")}
-    limit = ("prlimit", "--fsize=4096")
-    process = command("out", before=limit)
+    process = command("out", "prlimit", "--fsize=4096")
     assert process.wait() == 1
     error = process.stderr.read()
     assert re.fullmatch(r"eqco: \S+/step-\d+-\w+.safetensors: File too large\n", error), error
