@@ -21,19 +21,20 @@ KILLS = int(os.environ.get("EQCO_KILLS", "8"))
 SEED = int(os.environ.get("EQCO_SEED", random.SystemRandom().randrange(10**6)))
 
 
-@pytest.fixture
-def project(tmp_path) -> Path:
-    copy_project(tmp_path)
+def project(folder: Path, seeds: list[int]) -> Path:
+    """A copy of the project with a study of three methods."""
+    copy_project(folder)
     changes = {
         "pretrain.epochs": 5,
         "pretrain.queue": 300,
         "grid.0.methods": ["moco", "simo", "nnclr"],
         "grid.0.negatives": [16],
         "grid.0.margins": ["eqco"],
+        "grid.0.seeds": seeds,
     }
     study = with_values(yaml.safe_load(TINY.read_text()), changes)
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(study))
-    return tmp_path
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(study))
+    return folder
 
 
 def start(project: Path) -> subprocess.Popen[bytes]:
@@ -59,28 +60,31 @@ def tables(project: Path) -> dict[str, bytes]:
     return {name: (project / "results/tiny" / name).read_bytes() for name in names}
 
 
-@pytest.mark.parametrize("count", [2, pytest.param(KILLS, marks=pytest.mark.slow)])
-def test_killed_at_random_moments_the_grid_ends_in_the_same_table(project, count):
+@pytest.mark.parametrize(
+    ("count", "seeds"), [(2, [0]), pytest.param(KILLS, [0, 1], marks=pytest.mark.slow)]
+)
+def test_killed_at_random_moments_the_grid_ends_in_the_same_table(tmp_path, count, seeds):
+    folder = project(tmp_path, seeds)
     print(f"EQCO_SEED={SEED}")  # shown when it fails
     chance = random.Random(SEED)
     began = time.monotonic()
-    assert start(project).wait() == 0
+    assert start(folder).wait() == 0
     seconds = time.monotonic() - began
-    undisturbed = tables(project)
+    undisturbed = tables(folder)
     kills = 0
     while kills < count:
-        if (project / "results/tiny/table.csv").exists():
-            end(processes_in(project))  # an orphan may still write
-            shutil.rmtree(project / "results")  # done again: from the beginning
-        process = start(project)
+        if (folder / "results/tiny/table.csv").exists():
+            end(processes_in(folder))  # an orphan may still write
+            shutil.rmtree(folder / "results")  # done again: from the beginning
+        process = start(folder)
         try:
             process.wait(chance.uniform(1, seconds))
         except subprocess.TimeoutExpired:
             # one of them, or all at once, as when a machine loses power
             # Snakemake, shells, commands, the fork server
-            alive = processes_in(project)
+            alive = processes_in(folder)
             end(chance.choice((alive, [chance.choice(alive)])))
             kills += 1
             process.wait()
-    assert start(project).wait() == 0, (project / "log.txt").read_text()
-    assert tables(project) == undisturbed
+    assert start(folder).wait() == 0, (folder / "log.txt").read_text()
+    assert tables(folder) == undisturbed
