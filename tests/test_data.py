@@ -286,7 +286,7 @@ def held():
 
 before = held()
 images = load(Path(sys.argv[1]), "train")["images"]
-for _ in range(200):
+for _ in range(100):
     batch = images[torch.randint(len(images), (256,))]
 print(held() - before)
 """
@@ -294,8 +294,8 @@ print(held() - before)
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
 def test_a_dataset_larger_than_memory_streams(tmp_path):
-    """200 MB of images are read through the file's pages, which the system may drop at any time."""
-    images = np.random.default_rng(0).integers(0, 256, (66_000, 3, 32, 32), np.uint8)
+    """100 MB of images are read through the file's pages, which the system may drop at any time."""
+    images = np.random.default_rng(0).integers(0, 256, (33_000, 3, 32, 32), np.uint8)
     split = data.Packed(images, np.zeros(len(images), np.int64), ["a"])
     few = data.Packed(images[:10], split.labels[:10], ["a"])
     data.pack({"train": split, "test": few}, "random", tmp_path)

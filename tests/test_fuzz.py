@@ -18,7 +18,6 @@ from eqco.store import cells as results
 from eqco.store.checkpoint import Checkpoints, State
 
 SEED = int(os.environ.get("EQCO_SEED", random.SystemRandom().randrange(10**6)))
-CASES = 3_000  # of each reader: 12,000 files
 
 
 def mutate(content: bytes, chance: random.Random) -> bytes:
@@ -55,6 +54,12 @@ def chance() -> random.Random:
     return random.Random(SEED)
 
 
+@pytest.fixture(params=[300, pytest.param(3_000, marks=pytest.mark.slow)])
+def cases(request) -> int:
+    """Of each of four readers."""
+    return request.param
+
+
 @pytest.fixture
 def packed(digits, tmp_path) -> Path:
     for name in ("MANIFEST.json", "train.safetensors", "test.safetensors"):
@@ -63,12 +68,12 @@ def packed(digits, tmp_path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["MANIFEST.json", "test.safetensors"])
-def test_packed_data(packed, chance, name):
+def test_packed_data(packed, chance, cases, name):
     path = packed / name
     whole, expected = path.read_bytes(), data.load(packed, "test")
     manifest = data.read_manifest(packed)
     refused = 0
-    for _ in range(CASES):
+    for _ in range(cases):
         path.write_bytes(mutate(whole, chance))
         try:
             found = data.load(packed, "test")
@@ -77,17 +82,17 @@ def test_packed_data(packed, chance, name):
         else:  # what was changed has no meaning, as a space in JSON
             assert all(torch.equal(found[key], expected[key]) for key in expected)
             assert data.read_manifest(packed) == manifest
-    assert refused > 0.9 * CASES
+    assert refused > 0.9 * cases
 
 
-def test_checkpoints(tmp_path, chance):
+def test_checkpoints(tmp_path, chance, cases):
     checkpoints = Checkpoints(tmp_path, {"config_hash": "0" * 16})
     tensors = {f"model.{i}": torch.randn(40, i + 1) for i in range(20)}
     checkpoints.save(State(1, tensors, {"history": []}))
     checkpoints.save(State(2, tensors, {"history": []}))
     newest = max(tmp_path.iterdir())
     whole = newest.read_bytes()
-    for _ in range(CASES):
+    for _ in range(cases):
         content = mutate(whole, chance)
         newest.write_bytes(content)
         state = checkpoints.load()
@@ -96,13 +101,13 @@ def test_checkpoints(tmp_path, chance):
         assert all(torch.equal(state.tensors[key], tensors[key]) for key in tensors)
 
 
-def test_encoders(tmp_path, chance):
+def test_encoders(tmp_path, chance, cases):
     """Its bytes have no checksum of their own: the summary and the evaluations name it."""
     path = tmp_path / "encoder.safetensors"
     tensors = {f"backbone.{i}": torch.randn(40, i + 1) for i in range(20)}
     results.save_encoder(path, results.SavedEncoder({"cell": {}}, "digits", tensors))
     whole, refused = path.read_bytes(), 0
-    for _ in range(CASES):
+    for _ in range(cases):
         path.write_bytes(mutate(whole, chance))
         try:
             results.read_encoder(path)
@@ -122,7 +127,7 @@ from eqco.errors import InputError
 from safetensors.numpy import save
 sys.path.insert(0, sys.argv[1])
 from test_fuzz import mutate
-folder, chance, size = Path(sys.argv[2]), random.Random(int(sys.argv[3])), 40_000_000
+folder, chance, size = Path(sys.argv[2]), random.Random(int(sys.argv[3])), 20_000_000
 checkpoints = Checkpoints(folder, {"config_hash": "0"})
 checkpoints.save(State(1, {"x": torch.zeros(size // 4)}, {}))
 (path,) = folder.iterdir()

@@ -232,13 +232,13 @@ def test_progress_is_told(folder, tmp_path, capsys, monkeypatch):
 
 
 def test_reading_takes_the_memory_of_what_is_read(tmp_path):
-    """A file of 400 MB: a process that reads a few images of it does not grow by it."""
+    """A file of 200 MB: a process that reads a few images of it does not grow by it."""
     path = image_folder(tmp_path / "images", classes=1, train=2, test=1)
     data.prepare(spec(path), tmp_path / "data")
     tensors = data.load(tmp_path / "data", "train")
     from safetensors.torch import save_file
 
-    filler = torch.zeros(400_000_000, dtype=torch.uint8)
+    filler = torch.zeros(200_000_000, dtype=torch.uint8)
     ends = tensors["ends"].tolist()
     content = torch.cat([tensors["content"][: ends[0]], filler, tensors["content"][ends[0] :]])
     sizes, labels = tensors["sizes"][[0, 0, 1]], tensors["labels"][[0, 0, 1]]

@@ -174,7 +174,7 @@ def test_what_stands_beside_each_recipe(path):
 def test_a_paper_has_one_number_for_a_row(path):
     """But for SiMo's, of which the README and the log table have one each."""
     study = load_study(path)
-    for cell in cells(study).values():
+    for cell in {cell.model_copy(update={"seed": 0}) for cell in cells(study).values()}:
         for protocol in study.evaluate.protocols:
             rows = matches(study, cell, protocol, FILE)
             twice = set(rows[rows.duplicated(["paper", "protocol"], keep=False)]["value"])
