@@ -10,17 +10,17 @@ import resource
 import torch
 from eqco.runtime.malloc import keep_freed_memory
 
-def faults():  # pages that rounds of the same allocations ask for, after the first ones
-    for step in range(12):
-        if step == 10:
+def faults(rounds):  # pages that rounds of the same allocations ask for, after the first ones
+    for step in range(rounds):
+        if step == rounds - 2:
             before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         tensors = [torch.ones(2**24) for _ in range(3)]  # 64 MiB each
         del tensors
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-print(faults())
+print(faults(3))
 keep_freed_memory()
-print(faults())
+print(faults(12))
 """
 
 

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -62,34 +63,34 @@ def browser() -> Iterator[Browser]:
         started.close()
 
 
-@pytest.fixture
-def open_page(browser):
+@contextmanager
+def opened(browser: Browser, file: Path, width: int = 1280) -> Iterator[Page]:
     """Open a file without a network; at the end there was no error, and nothing was asked for."""
-    opened: list[Page] = []
     told: list[str] = []
-
-    def start(file: Path, width: int = 1280) -> Page:
-        page = browser.new_context(
-            offline=True, viewport={"width": width, "height": 900}
-        ).new_page()
-        page.on("console", lambda message: told.append(message.text))
-        page.on("pageerror", lambda error: told.append(str(error)))
-        page.on("request", lambda request: told.append(request.url))
-        page.goto(file.as_uri())
-        page.wait_for_selector("body[data-drawn]")
-        assert told.pop(0) == file.as_uri()  # the page's own
-        opened.append(page)
-        return page
-
-    yield start
-    for page in opened:
-        page.context.close()
+    page = browser.new_context(offline=True, viewport={"width": width, "height": 900}).new_page()
+    page.on("console", lambda message: told.append(message.text))
+    page.on("pageerror", lambda error: told.append(str(error)))
+    page.on("request", lambda request: told.append(request.url))
+    page.goto(file.as_uri())
+    page.wait_for_selector("body[data-drawn]")
+    assert told.pop(0) == file.as_uri()  # the page's own
+    yield page
+    page.context.close()
     assert told == []
 
 
 @pytest.fixture
-def page(open_page, page_file) -> Page:
-    return open_page(page_file)
+def page(browser, page_file) -> Iterator[Page]:
+    """A page of the test's own, to click and to type on."""
+    with opened(browser, page_file) as page:
+        yield page
+
+
+@pytest.fixture(scope="module")
+def seen(browser, page_file) -> Iterator[Page]:
+    """The same page for all tests that look at it and leave it as it is."""
+    with opened(browser, page_file) as page:
+        yield page
 
 
 def colors(element: Locator) -> dict[tuple[int, int, int], int]:
@@ -111,22 +112,22 @@ def descriptions(page: Page) -> list[str]:
     return [point.get_attribute("aria-label") for point in points.all()]
 
 
-def test_charts_are_drawn(page):
-    accuracies = colors(page.locator("#against-simo"))
+def test_charts_are_drawn(seen):
+    accuracies = colors(seen.locator("#against-simo"))
     assert accuracies[INFO_NCE] > 50
     assert accuracies[EQCO] > 20
-    curves = page.locator("#curves .chart")
+    curves = seen.locator("#curves .chart")
     assert curves.count() == 6
     for curve in curves.all():
         assert colors(curve)[INFO_NCE] > 50  # the first seed has the first colour
 
 
-def test_points_tell_their_values(page):
-    told = descriptions(page)
-    means, values = column(page, "mean ± std [%]"), column(page, "values [%]")
+def test_points_tell_their_values(seen):
+    told = descriptions(seen)
+    means, values = column(seen, "mean ± std [%]"), column(seen, "values [%]")
     assert f"InfoNCE (m = 0), lr 0.01, K 1: {means[0]}, seeds {values[0]}" in told
-    page.locator("#against-simo").locator(POINT).first.hover()
-    page.locator("#vg-tooltip-element", has_text=values[0]).wait_for()
+    seen.locator("#against-simo").locator(POINT).first.hover()
+    seen.locator("#vg-tooltip-element", has_text=values[0]).wait_for()
 
 
 def test_a_switch_changes_the_chart(page):
@@ -210,24 +211,24 @@ def test_a_click_on_a_point_shows_its_training(page):
 
 
 @pytest.mark.parametrize(("width", "media"), [(390, "screen"), (1280, "screen"), (700, "print")])
-def test_nothing_is_cut_off(open_page, page_file, width, media):
-    page = open_page(page_file, width)
-    page.emulate_media(media=media)
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    for chart in page.locator(".chart svg.marks").all():
-        box = chart.bounding_box()
-        assert box["x"] >= 0
-        assert box["x"] + box["width"] <= width
+def test_nothing_is_cut_off(browser, page_file, width, media):
+    with opened(browser, page_file, width) as page:
+        page.emulate_media(media=media)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        for chart in page.locator(".chart svg.marks").all():
+            box = chart.bounding_box()
+            assert box["x"] >= 0
+            assert box["x"] + box["width"] <= width
 
 
-def test_the_page_says_where_its_numbers_came_from(page, study_file):
+def test_the_page_says_where_its_numbers_came_from(seen, study_file):
     summary = json.loads((page_summary(study_file)).read_text())
-    told = page.get_by_role("main").inner_text()
+    told = seen.get_by_role("main").inner_text()
     assert summary["dataset"] in told
     assert summary["provenance"]["hardware"] in told
     assert f"torch {summary['provenance']['versions']['torch']}" in told
     assert "snakemake --configfile params/tiny.yaml" in told
-    parameters = yaml.safe_load(page.locator("pre").last.inner_text())
+    parameters = yaml.safe_load(seen.locator("pre").last.inner_text())
     assert load_study(study_file).model_validate(parameters) == load_study(study_file)
 
 
@@ -254,15 +255,15 @@ def test_published_numbers_stand_beside_ours_with_the_difference(tmp_path):
     assert float(difference) == pytest.approx(float(ours) - 82.6)
 
 
-def test_a_study_without_cells_is_all_holes(open_page, study_file, tmp_path):
+def test_a_study_without_cells_is_all_holes(browser, study_file, tmp_path):
     results = tmp_path / "results" / "tiny"
     cli.report(study_file, results, PUBLISHED)
-    page = open_page(results / "report.html")
-    assert page.get_by_text("9 of them are holes").is_visible()
-    assert page.locator("#against-simo").get_by_text("✕").count() == 5
+    with opened(browser, results / "report.html") as page:
+        assert page.get_by_text("9 of them are holes").is_visible()
+        assert page.locator("#against-simo").get_by_text("✕").count() == 5
 
 
-def test_a_thousand_cells_are_below_10_megabytes(open_page, tiny_values, tmp_path):
+def test_a_thousand_cells_are_below_10_megabytes(browser, tiny_values, tmp_path):
     """How long it takes to open is in benchmarks/records.md."""
     study = study_of_1000_cells(tiny_values)
     results = tmp_path / "results" / "large"
@@ -270,9 +271,9 @@ def test_a_thousand_cells_are_below_10_megabytes(open_page, tiny_values, tmp_pat
     file = results / "report.html"
     file.write_text(report(study, results, tmp_path / "large.yaml", PUBLISHED))
     assert file.stat().st_size < 10_000_000
-    page = open_page(file)
-    assert len(column(page, "K")) == 200 * 3
-    assert page.get_by_text("Of 200 epochs 100 are here, evenly apart").is_visible()
-    shown = page.evaluate("JSON.parse(document.getElementById('histories').textContent)[7][2]")
+    with opened(browser, file) as page:
+        assert len(column(page, "K")) == 200 * 3
+        assert page.get_by_text("Of 200 epochs 100 are here, evenly apart").is_visible()
+        shown = page.evaluate("JSON.parse(document.getElementById('histories').textContent)[7][2]")
     assert shown["epoch"][:2] + shown["epoch"][-1:] == [1, 3, 200]
     assert len(shown["loss"]) == 100

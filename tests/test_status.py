@@ -11,11 +11,13 @@ import pytest
 import yaml
 from helpers import TINY, make_up_cells, with_values
 
+from eqco import forkserver
 from eqco.commands import cli
 from eqco.report.status import RECENT, Status, duration, status, time_left
 from eqco.store.archive import KEPT
 from eqco.study.study import Study, load_study
 
+pytestmark = pytest.mark.usefixtures("fork_server")
 GRID = {"methods": ["simo"], "negatives": [1, 16], "margins": [0], "seeds": [0, 1]}
 FIRST, SECOND, THIRD, FOURTH = (
     f"method~simo/negatives~{k}/margin~0/seed~{seed}" for k in (1, 16) for seed in (0, 1)
@@ -39,18 +41,27 @@ def study(study_file) -> Study:
 
 @pytest.fixture
 def start(study_file, digits, tmp_path):
-    """Start the training of a cell as the pipeline does, with its log and its state."""
+    """Start the training of a cell as the pipeline does, with its log and its state.
+
+    ``cold``: the command is the process that trains.
+    """
     started = []
 
-    def run(cell: str, *options: str) -> subprocess.Popen[bytes]:
+    def run(cell: str, *options: str, cold: bool = False) -> subprocess.Popen[bytes]:
         folder = tmp_path / "cells" / cell
         folder.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "eqco", "pretrain", study_file, "--cell", cell]
         places = ["--data", digits, "--out", folder, "--state", tmp_path / "state" / cell]
         often = ["--checkpoint-seconds", "0.1", "--threads", "1"]
+        environment = dict(os.environ)
+        if cold:
+            del environment[forkserver.VARIABLE]
         with (folder / "pretrain.log").open("wb") as log:
             process = subprocess.Popen(
-                [*command, *places, *often, *options], stdout=log, stderr=subprocess.STDOUT
+                [*command, *places, *often, *options],
+                env=environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
             )
         started.append(process)
         return process
@@ -87,7 +98,7 @@ def test_a_training_runs_is_stopped_goes_on_and_is_killed(study, start, tmp_path
     assert process.wait() == 75
     stopped = of(study, tmp_path)[FIRST]
     assert (stopped.state, stopped.told) == ("waiting", "goes on from a checkpoint")
-    process = start(FIRST)
+    process = start(FIRST, cold=True)
     wait_for(study, tmp_path, FIRST, "images/s")
     process.kill()
     process.wait()
