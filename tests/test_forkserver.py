@@ -17,15 +17,10 @@ from eqco.study.study import load_study
 CELL = next(iter(cells(load_study(TINY))))
 
 
-@pytest.fixture(scope="module")
-def server():
-    """The environment of commands that have a server, which ends with this process."""
-    before = os.environ.get(forkserver.VARIABLE)
-    forkserver.start()
-    environment = dict(os.environ)
-    if before is None:
-        del os.environ[forkserver.VARIABLE]
-    return environment
+@pytest.fixture
+def server(address):
+    """The environment of commands that have a server."""
+    return {**os.environ, forkserver.VARIABLE: address}
 
 
 def command(out: Path, digits: Path) -> list[str]:
@@ -97,7 +92,7 @@ def test_the_fork_ends_with_a_command_that_was_killed(running):
         assert time.monotonic() < deadline
 
 
-def test_a_training_saves_and_stops_when_its_server_is_gone(digits, tmp_path):
+def test_the_server_ends_with_its_starter_and_a_training_saves_and_stops(digits, tmp_path):
     """When Snakemake is killed, nobody waits for the cell any more."""
     text = TINY.read_text().replace("epochs: 1\n", "epochs: 100000\n")
     (tmp_path / "long.yaml").write_text(text)
@@ -105,8 +100,9 @@ def test_a_training_saves_and_stops_when_its_server_is_gone(digits, tmp_path):
     arguments[4] = str(tmp_path / "long.yaml")
     # the one that starts the server and the command, as Snakemake does, and is killed
     code = (
-        "import subprocess, sys; from eqco import forkserver\n"
-        "forkserver.start(); subprocess.run(sys.argv[1:])"
+        "import os, subprocess, sys; from eqco import forkserver\n"
+        "forkserver.start(); print(os.environ['EQCO_FORKSERVER'], flush=True)\n"
+        "subprocess.run(sys.argv[1:])"
     )
     starter = subprocess.Popen(
         [sys.executable, "-c", code, *arguments],
@@ -115,11 +111,17 @@ def test_a_training_saves_and_stops_when_its_server_is_gone(digits, tmp_path):
         text=True,
     )
     assert starter.stdout is not None
+    folder = Path(starter.stdout.readline().strip()).parent
+    assert folder.exists()
     assert starter.stdout.readline().startswith("epoch 1/")
     starter.kill()
     told = starter.stdout.read()  # until all that write to it have ended
     assert "stopped by SIGTERM at step" in told
     assert list((tmp_path / "out" / "state").rglob("step-*.safetensors"))
+    deadline = time.monotonic() + 60
+    while folder.exists():  # the server removes it when it ends
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
 
 
 def test_without_a_server_the_command_runs_as_ever(digits, tmp_path):
@@ -131,16 +133,3 @@ def test_without_a_server_the_command_runs_as_ever(digits, tmp_path):
         text=True,
     )
     assert done.returncode == 1
-
-
-def test_the_server_ends_with_the_process_that_started_it(tmp_path):
-    code = (
-        "import os; from eqco import forkserver\n"
-        "forkserver.start(); print(os.environ['EQCO_FORKSERVER'])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    folder = Path(done.stdout.strip()).parent
-    deadline = time.monotonic() + 60
-    while folder.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
