@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from eqco.lines import ticks_of
 from eqco.report import figures, tables
+from eqco.report.lines import ticks_of
 from eqco.report.summary import summary
 from eqco.study.study import Cell, Evaluate
 

@@ -51,7 +51,7 @@ Gpus = Annotated[
     ),
 ]
 PublishedFile = Annotated[Path, typer.Option(help="CSV file of published numbers")]
-PUBLISHED = Path("params", "published.csv")
+PUBLISHED = Path("published", "accuracies.csv")
 
 
 @app.command()
@@ -294,7 +294,7 @@ def plan(
         int | None, typer.Option(min=1, help="Training images, where the data is not packed yet")
     ] = None,
     speeds: Annotated[Path, typer.Option(help="CSV file of measured and published speeds")] = Path(
-        "params", "speeds.csv"
+        "published", "speeds.csv"
     ),
 ) -> None:
     """Say what a study will take: cells, hours by measured and published speeds, storage, jobs."""

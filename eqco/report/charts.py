@@ -7,7 +7,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
-from eqco.lines import COLORS, aside_of, ticks_of
+from eqco.report.lines import COLORS, aside_of, ticks_of
 
 # one for each of lines.MARKERS
 SHAPES = (

@@ -7,7 +7,7 @@ from typing import Any
 import matplotlib as mpl
 import pandas as pd
 
-from eqco.lines import COLORS, MARKERS, NAMES, aside_of, lines_of, ticks_of
+from eqco.report.lines import COLORS, MARKERS, NAMES, aside_of, lines_of, ticks_of
 from eqco.runtime.files import write
 
 mpl.use("agg")

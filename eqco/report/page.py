@@ -13,8 +13,8 @@ import pandas as pd
 import vl_convert
 import yaml
 
-from eqco.lines import lines_of
 from eqco.report import charts, tables
+from eqco.report.lines import lines_of
 from eqco.store import provenance
 from eqco.study.grid import cells
 from eqco.study.study import Study
@@ -89,7 +89,7 @@ def report(study: Study, results: Path, source: Path, published: Path) -> str:
     )
     kept = max(FEWEST, EPOCHS // len(summaries))
     methods = list(table["method"].unique())
-    return environment.get_template("report.html.jinja").render(
+    return environment.get_template("page.html.jinja").render(
         study=study,
         cells=len(summaries),
         holes=[

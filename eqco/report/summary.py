@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from eqco.lines import lines_of
+from eqco.report.lines import lines_of
 
 
 def summary(table: pd.DataFrame) -> str:

@@ -24,7 +24,7 @@ os.environ.update(
     PATH=os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", "")
 )
 
-ROOT = Path(workflow.basedir).parent
+ROOT = Path(workflow.basedir)
 study_file = os.path.relpath((workflow.configfiles or ["--configfile"])[-1])
 
 try:
@@ -67,7 +67,7 @@ STUDY_FILE, DATA, PUBLISHED = (
     for path in (
         study_file,
         f"{ROOT}/data/{STUDY.data.name}",
-        f"{ROOT}/params/published.csv",
+        f"{ROOT}/published/accuracies.csv",
     )
 )
 
