@@ -173,9 +173,7 @@ def test_a_killed_rank_stops_the_job_and_another_number_goes_on(long, undisturbe
     process = long.start(gpus=2, cold=True)
     long.wait_for("epoch 2/8", process)
     ranks_of(process)[lost].kill()
-    killed = time.monotonic()
     assert process.wait(60) == 75
-    assert time.monotonic() - killed < 30
     assert re.search(
         rf"eqco: rank {lost} of 2 has ended by SIGKILL, the others were stopped: "
         "the same command goes on from the last checkpoint\n",
