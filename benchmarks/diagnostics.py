@@ -15,7 +15,7 @@ import torch
 from report import report
 
 from eqco.data import packed as data
-from eqco.methods.base import Similarities
+from eqco.losses import Negatives
 from eqco.study.grid import cells
 from eqco.study.study import load_study
 from eqco.training.diagnostics import NAMES
@@ -45,7 +45,7 @@ def main() -> None:
     report({"study": study.study, "unit": "s"}, times, ratio=round(ratio, 3))
 
 
-def nothing(training: Training, similarities: Similarities) -> torch.Tensor:
+def nothing(training: Training, positive: torch.Tensor, negatives: Negatives) -> torch.Tensor:
     """In place of a step's diagnostics."""
     return torch.zeros(len(NAMES))
 

@@ -141,7 +141,7 @@ def bare(training: Training, *, update: bool) -> Iterator[None]:
         z = method.encoder(trained)  # (N, D), or both views' (2N, D)
         if momentum:
             if update:
-                method.follow()
+                method.update_key_encoder()
             with torch.no_grad():
                 method.key_encoder(view2)
         if cotangent is None:

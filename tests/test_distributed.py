@@ -35,7 +35,6 @@ RECIPES = {
     "moco, symmetric": {"methods": ["moco"], "symmetric": True},
     "moco, shuffled batch norm": {"methods": ["moco"], "groups": 4},
     "moco, a group a rank": {"methods": ["moco"], "groups": 2},
-    "moco, in parts": {"methods": ["moco"], "accumulate": 2},
     "simmoco, symmetric, independent": {
         **{"methods": ["simmoco"], "symmetric": True, "sampling": "independent"}
     },
@@ -55,7 +54,6 @@ def study_of(recipe: dict[str, Any]) -> Study:
         "pretrain.queue": 128,
         "pretrain.symmetric": recipe.get("symmetric", False),
         "pretrain.sampling": recipe.get("sampling", "shared"),
-        "pretrain.accumulate": recipe.get("accumulate", 1),
     }
     return parse_study(with_values(yaml.safe_load(TINY.read_text()), changes), "tiny.yaml")
 

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from eqco.losses.negatives import SharedNegatives, sample
 from eqco.methods import METHODS
-from eqco.methods.base import Contrastive, Queue
+from eqco.methods.base import Contrastive
+from eqco.methods.queue import Queue
 from eqco.networks.encoder import Encoder, GroupedBatchNorm2d
 from eqco.study.grid import cells
 from eqco.study.study import Cell, LossSettings, Network, Pretrain
@@ -208,7 +209,7 @@ def test_moco_queues_the_keys_after_the_step():
     model(*views(), seeded())
     assert torch.equal(model.queue.items, before)
     model.after_step()
-    assert torch.equal(model.queue.items, model.latest)
+    assert torch.equal(model.queue.items, model.latest_keys)
 
 
 def test_moco_without_a_length_has_a_queue_of_k():

@@ -90,15 +90,6 @@ BAD = [
     ({"network.projector": []}, r"network.projector: \[\]: list should have at least 1"),
     ({"network.batch_norm_groups": 7}, "pretrain.batch: 256: must be a multiple of batch_norm"),
     (
-        {"pretrain.accumulate": 2},
-        "pretrain.accumulate: 2: simo draws its negatives from the batch, and parts of it would "
-        "have fewer of them: take more GPUs, ",
-    ),
-    (
-        {"pretrain.accumulate": 3, "grid.0.methods": ["moco"]},
-        "pretrain.batch: 256: must be a multiple of batch_norm_groups x accumulate, 3",
-    ),
-    (
         {"data": {"kind": "jpeg-folder", "name": "x", "path": "x", "size": 300}},
         "data: size: 300: must be at most short_side, 256",
     ),

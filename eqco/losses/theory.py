@@ -11,7 +11,7 @@ from eqco.data.augmentation import Augmentation
 from eqco.data.packed import load, read_manifest
 from eqco.losses import eqco_margin
 from eqco.losses.negatives import others
-from eqco.methods.base import unit
+from eqco.methods.base import l2_normalize
 from eqco.networks.encoder import Encoder
 from eqco.runtime.seeds import draw_seed
 from eqco.study.study import Study
@@ -30,7 +30,7 @@ def embeddings(encoder: Encoder, study: Study, data: Path, images: int = 1024) -
     augment = Augmentation(study.augment, mean, std)
     views = augment(batch.repeat(2, 1, 1, 1), draw_seed(0, "views", 0)).chunk(2)
     with torch.no_grad():
-        return [unit(encoder.train()(view)) for view in views]
+        return [l2_normalize(encoder.train()(view)) for view in views]
 
 
 def initial(study: Study, channels: int) -> Encoder:

@@ -23,11 +23,6 @@ class Entry:
     momentum: bool = False  # whether its keys come from a momentum encoder
     symmetric: bool = False  # whether `pretrain.symmetric` is a choice
 
-    @property
-    def in_batch(self) -> bool:
-        """Whether the negatives are of the step's own batch, so that its size limits K."""
-        return self.candidates is not queued
-
     def build(self, *arguments: Any) -> "Contrastive":
         """Make the method; arguments as for ``Contrastive``."""
         module, name = self.location.split(":")

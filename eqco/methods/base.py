@@ -1,4 +1,4 @@
-"""What the methods share: an encoder, the draw of K negatives, a momentum key encoder."""
+"""The parts that the methods share: an encoder, the draw of K negatives, a momentum encoder."""
 
 import copy
 
@@ -16,12 +16,12 @@ Similarities = tuple[Tensor, Negatives]  # positive (A,), negatives (A, K), of A
 
 
 class Contrastive(nn.Module):
-    """Two views of a batch to similarities.
+    """A method: two views of a batch to similarities.
 
     Args:
-        encoder: trained, and rated in the end.
-        cell: K.
-        recipe: queue length, moving average, how negatives are drawn, symmetry.
+        encoder: trained by the method, and evaluated afterwards.
+        cell: for K.
+        recipe: for the queue's length, the moving average, the draw of negatives, the symmetry.
     """
 
     def __init__(self, encoder: Encoder, cell: Cell, recipe: Pretrain) -> None:
@@ -30,117 +30,104 @@ class Contrastive(nn.Module):
         self.k = cell.negatives
         self.recipe = recipe
         self.shared = recipe.sampling == "shared"
-        self.latest_queries: list[Tensor] = []
+        self.latest_queries: list[Tensor] = []  # of the last forward pass, for diagnostics
+
+    def forward(self, view1: Tensor, view2: Tensor, generator: torch.Generator) -> Similarities:
+        """Cosine similarities of every anchor with its positive and its K negatives.
+
+        Args:
+            view1: this rank's n images of the batch, (n, C, H, W); n = N if there is one rank.
+            view2: another view of the same images.
+            generator: the source of randomness for the draw of negatives.
+
+        Returns:
+            The similarities of the whole batch, on every rank. The anchors are the N queries, or
+            2N if both views are queries: those of view 1 first.
+        """
+        raise NotImplementedError
+
+    def after_step(self) -> None:
+        """Update what follows the optimiser's step, such as a queue."""
+
+    def embed(self, view: Tensor) -> Tensor:
+        """Embeddings (N, D) of the whole batch; each rank encodes its share (n, C, H, W)."""
+        return gather(self.encoder(view))
 
     def queries(self, *embeddings: Tensor) -> list[Tensor]:
-        """Embeddings (N, D) as unit rows whose gradient is kept: the anchors, for diagnostics."""
-        self.latest_queries = [unit(x) for x in embeddings]
+        """Normalize embeddings (N, D) and keep their gradient for the diagnostics."""
+        self.latest_queries = [l2_normalize(x) for x in embeddings]
         for q in self.latest_queries:
             if q.requires_grad:
                 q.retain_grad()
         return self.latest_queries
 
-    def embed(self, view: Tensor) -> Tensor:
-        """Embeddings (N, D) of a batch, of which each rank encodes its share (n, C, H, W)."""
-        return gather(self.encoder(view))
+    def in_batch(self, s: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Positives and negatives from the similarities s (N, N) of queries with the batch's keys.
 
-    def forward(self, view1: Tensor, view2: Tensor, generator: torch.Generator) -> Similarities:
-        """Cosine similarities of every anchor for two views (n, C, H, W) of a batch.
-
-        Of one rank they are the batch, n = N; of several they are its share, and the similarities
-        are those of the whole batch on every rank. The anchors are the N queries, or 2N where the
-        method is symmetric: those of view 1 first.
+        Returns:
+            The diagonal (N,), and K of the N − 1 other columns in each row (N, K).
         """
-        raise NotImplementedError
-
-    def after_step(self) -> None:
-        """What changes once the gradient has been taken: queues."""
-
-    def others(self, s: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The diagonal of s (N, N) and K of the others in each row."""
         n = len(s)
-        column = sample(n, n - 1, self.k, generator, shared=self.shared)
+        column = sample(n, n - 1, self.k, generator, shared=self.shared)  # (N, K)
         return s.diagonal(), s.gather(1, others(column, torch.arange(n, device=s.device)))
 
 
 class MomentumContrastive(Contrastive):
-    """With a key encoder that follows the encoder by a moving average of its parameters.
+    """A method with a key encoder: a moving average of the encoder's parameters.
 
-    Both stay in train mode, each with its own batch-norm statistics; the average comes between the
-    two forward passes, as in EqCo's released code.
+    Both encoders stay in train mode, each with its own batch-norm statistics. The key encoder is
+    updated between the two forward passes, as in EqCo's released code.
     """
 
     def __init__(self, encoder: Encoder, cell: Cell, recipe: Pretrain) -> None:
         super().__init__(encoder, cell, recipe)
         self.key_encoder = copy.deepcopy(encoder).requires_grad_(False)
-        self.followed = False  # in this step
 
-    def pairs(
+    def queries_and_keys(
         self, view1: Tensor, view2: Tensor, generator: torch.Generator
-    ) -> list[tuple[Tensor, Tensor]]:
-        """Queries and their keys, (N, D) each; with ``symmetric`` also the other way round."""
-        views = [(view1, view2), (view2, view1)] if self.recipe.symmetric else [(view1, view2)]
-        q = self.queries(*(self.embed(view) for view, _ in views))
-        if not self.followed:  # once a step, also of a batch that is taken in parts
-            self.follow()
-            self.followed = True
-        return list(zip(q, (self.keys(view, generator) for _, view in views), strict=True))
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Unit queries of view 1 and keys of view 2; if ``symmetric``, also of 2 and 1.
+
+        Returns:
+            One or two tensors (N, D) of queries, and as many of their keys, without gradient.
+        """
+        if self.recipe.symmetric:
+            q = self.queries(self.embed(view1), self.embed(view2))
+            self.update_key_encoder()
+            return q, [self.keys(view2, generator), self.keys(view1, generator)]
+        q = self.queries(self.embed(view1))
+        self.update_key_encoder()
+        return q, [self.keys(view2, generator)]
 
     @torch.no_grad()
-    def follow(self) -> None:
-        """Move the key encoder towards the encoder."""
-        keys: list[Tensor] = list(self.key_encoder.parameters())
-        queries: list[Tensor] = list(self.encoder.parameters())
-        torch._foreach_lerp_(keys, queries, 1 - self.recipe.ema)
+    def update_key_encoder(self) -> None:
+        """Move the key encoder towards the encoder: θ_k ← ema · θ_k + (1 − ema) · θ_q."""
+        theta_k: list[Tensor] = list(self.key_encoder.parameters())
+        theta_q: list[Tensor] = list(self.encoder.parameters())
+        torch._foreach_lerp_(theta_k, theta_q, 1 - self.recipe.ema)
 
     @torch.no_grad()
     def keys(self, view: Tensor, generator: torch.Generator) -> Tensor:
         """Unit keys (N, D) of a view (n, C, H, W), without gradient.
 
-        Shuffled for the forward pass where batch norm is split in groups: a query and its key are
-        then normalised with other images, and the group gives nothing away (MoCo's shuffle-BN).
+        If batch norm is split in groups, the images are shuffled for the forward pass (MoCo's
+        shuffle-BN). A query and its key are then normalized with different images, so that the
+        group's statistics do not give the positive away.
         """
         if self.encoder.groups == 1:
-            return unit(gather(self.key_encoder(view)))
+            return l2_normalize(gather(self.key_encoder(view)))
         batch = gather(view)  # (N, C, H, W)
         order = torch.randperm(len(batch), generator=generator, device=view.device)
-        return unit(gather(self.key_encoder(share()(batch[order]))))[order.argsort()]
-
-    def after_step(self) -> None:
-        self.followed = False
+        shuffled = gather(self.key_encoder(share()(batch[order])))  # (N, D)
+        return l2_normalize(shuffled)[order.argsort()]
 
 
-def unit(x: Tensor) -> Tensor:
-    """Rows (N, D) of length 1, in float32 or better."""
+def l2_normalize(x: Tensor) -> Tensor:
+    """Scale the rows of x (N, D) to length 1, in float32 or better."""
     return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)))
 
 
-class Queue(nn.Module):
-    """The last L unit embeddings, first in, first out; random ones until it is full.
-
-    Args:
-        length: L.
-        dim: D.
-    """
-
-    items: Tensor
-    oldest: Tensor
-
-    def __init__(self, length: int, dim: int) -> None:
-        super().__init__()
-        self.register_buffer("items", F.normalize(torch.randn(length, dim)))  # (L, D)
-        self.register_buffer("oldest", torch.zeros((), dtype=torch.long))
-
-    def push(self, new: Tensor) -> None:
-        """Put embeddings (N, D) in place of the oldest; of more than L, the last L."""
-        length = len(self.items)
-        new = new[-length:]
-        place = (self.oldest + torch.arange(len(new), device=new.device)) % length
-        self.items[place] = new
-        self.oldest.add_(len(new)).remainder_(length)
-
-
-def join(*parts: tuple[Tensor, Tensor]) -> Similarities:
-    """The anchors of several directions, one after the other."""
-    positive, negatives = zip(*parts, strict=True)
+def concatenate(*directions: tuple[Tensor, Tensor]) -> Similarities:
+    """Similarities of the anchors of several directions, one direction after the other."""
+    positive, negatives = zip(*directions, strict=True)
     return torch.cat(positive), torch.cat(negatives)

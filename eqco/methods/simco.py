@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from eqco.methods.base import Contrastive, Similarities, join
+from eqco.methods.base import Contrastive, Similarities, concatenate
 
 
 class SimCo(Contrastive):
@@ -16,4 +16,4 @@ class SimCo(Contrastive):
     def forward(self, view1: Tensor, view2: Tensor, generator: torch.Generator) -> Similarities:
         z1, z2 = self.queries(self.embed(view1), self.embed(view2))  # (N, D) each
         s = z1 @ z2.T  # (N, N)
-        return join(self.others(s, generator), self.others(s.T, generator))
+        return concatenate(self.in_batch(s, generator), self.in_batch(s.T, generator))

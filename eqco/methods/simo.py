@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from eqco.methods.base import MomentumContrastive, Similarities, join
+from eqco.methods.base import MomentumContrastive, Similarities, concatenate
 
 
 class SiMo(MomentumContrastive):
@@ -15,5 +15,7 @@ class SiMo(MomentumContrastive):
     """
 
     def forward(self, view1: Tensor, view2: Tensor, generator: torch.Generator) -> Similarities:
-        pairs = self.pairs(view1, view2, generator)
-        return join(*(self.others(q @ k.T, generator) for q, k in pairs))
+        queries, keys = self.queries_and_keys(view1, view2, generator)  # (N, D) each
+        return concatenate(
+            *(self.in_batch(q @ k.T, generator) for q, k in zip(queries, keys, strict=True))
+        )

@@ -32,8 +32,8 @@ def quick(study: Study) -> Study:
         data["size"] = min(data["size"], SIDE)
     if "short_side" in data:
         data["short_side"] = min(data["short_side"], SIDE * 8 // 7)
-    parts = study.network.batch_norm_groups * study.pretrain.accumulate
-    recipe |= {"batch": max(BATCH // parts, 2) * parts, "epochs": 2}
+    groups = study.network.batch_norm_groups
+    recipe |= {"batch": max(BATCH // groups, 2) * groups, "epochs": 2}
     recipe["precision"] = "float32"  # many CPUs emulate bfloat16, at a tenth of the speed
     recipe["warmup_epochs"] = min(recipe["warmup_epochs"], 0.5)
     recipe["queue"] = min(recipe["queue"], QUEUE) if recipe["queue"] else None

@@ -288,11 +288,6 @@ class Pretrain(Section):
     queue: Count | None = Field(
         None, description="length of moco's queue, K without it, or of nnclr's support set"
     )
-    accumulate: Count = Field(
-        1,
-        description="parts that a batch is taken in, for want of memory; for moco alone",
-        exclude_if=lambda parts: parts == 1,  # what results were made by before it was
-    )
 
 
 class LinearLBFGS(Section):
@@ -444,10 +439,8 @@ class Study(Section):
             for key, batch in batches or [("pretrain.batch", recipe.batch)]:
                 if images is not None and batch > images:
                     _refuse(key, batch, f"the data has {images} training images")
-                if batch % (groups * recipe.accumulate):
-                    parts = "batch_norm_groups" + " x accumulate" * (recipe.accumulate > 1)
-                    multiple = groups * recipe.accumulate
-                    _refuse(key, batch, f"must be a multiple of {parts}, {multiple}")
+                if batch % groups:
+                    _refuse(key, batch, f"must be a multiple of batch_norm_groups, {groups}")
                 for i, k in enumerate(block.negatives):
                     for method in block.methods:
                         most = METHODS[method].candidates(batch, recipe.queue)
@@ -460,14 +453,6 @@ class Study(Section):
                 if recipe.symmetric and not METHODS[method].symmetric:
                     able = ", ".join(name for name, entry in METHODS.items() if entry.symmetric)
                     _refuse(key, method, f"pretrain.symmetric is a choice of {able} alone")
-                if recipe.accumulate > 1 and METHODS[method].in_batch:
-                    _refuse(
-                        "pretrain.accumulate",
-                        recipe.accumulate,
-                        f"{method} draws its negatives from the batch, and parts of it would have "
-                        "fewer of them: take more GPUs, pretrain.precision: bfloat16 or a smaller "
-                        "pretrain.batch; moco alone, with its queue, can take a batch in parts",
-                    )
                 if self.evaluate.key_encoder and not METHODS[method].momentum:
                     able = ", ".join(name for name, entry in METHODS.items() if entry.momentum)
                     _refuse(key, method, f"evaluate.key_encoder is a choice of {able} alone")

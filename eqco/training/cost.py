@@ -29,7 +29,7 @@ def estimate(study: Study, cell: Cell, ranks: int = 1) -> int:
         ranks: that share the batch.
     """
     channels, size = study.data.channels, study.data.size
-    share = cell.batch // (ranks * study.pretrain.accumulate)
+    share = cell.batch // ranks
     with torch.device("meta"):  # sizes without memory
         encoder = Encoder(study.network, channels)
         method = METHODS[cell.method].build(encoder, cell, study.pretrain)
@@ -51,7 +51,7 @@ def estimate(study: Study, cell: Cell, ranks: int = 1) -> int:
     for parameter in encoder.parameters():
         kept.pop(parameter.untyped_storage()._cdata, None)
     passes = gradient_passes(cell.method, study.pretrain.symmetric)
-    return state + passes * _bytes(kept.values()) + 2 * study.pretrain.accumulate * views.nbytes
+    return state + passes * _bytes(kept.values()) + 2 * views.nbytes
 
 
 def check(study: Study, cell: Cell, device: torch.device, ranks: int) -> None:

@@ -2,7 +2,6 @@
 
 import math
 import warnings
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
@@ -11,8 +10,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from eqco.data.views import Views
 from eqco.errors import InputError
+from eqco.losses import Negatives
 from eqco.methods import METHODS
-from eqco.methods.base import Similarities
 from eqco.networks.encoder import Encoder
 from eqco.runtime.malloc import keep_freed_memory
 from eqco.runtime.ranks import ranks
@@ -78,7 +77,7 @@ class Training:
             seed=cell.seed,
             device=device,
         )
-        if cell.batch % (ranks() * self.recipe.accumulate):
+        if cell.batch % ranks():
             raise InputError(f"pretrain.batch: {cell.batch}: must be a multiple of {ranks()} ranks")
         with torch.random.fork_rng():
             torch.manual_seed(draw_seed(cell.seed, "weights", 0))
@@ -88,7 +87,7 @@ class Training:
         # pixels with their channels side by side: 1.3 times as fast here
         self.method = method.to(device).to(memory_format=torch.channels_last).train()
         # the ranks' gradients become their mean during the backward pass
-        self.similarities = with_mean_gradients(method) if ranks() > 1 else method
+        self.model = with_mean_gradients(method) if ranks() > 1 else method
         self.loss_of = objective(cell, study.loss)
         self.optimizer = torch.optim.SGD(
             [parameter for parameter in method.parameters() if parameter.requires_grad],
@@ -109,35 +108,24 @@ class Training:
         draw = torch.Generator(self.device).manual_seed(seed)
         view1, view2 = self.views(self.step)  # (n, C, H, W) each, of this rank's n images
         self.optimizer.zero_grad()
-        parts, losses = self.recipe.accumulate, []
-        for i, views in enumerate(zip(view1.chunk(parts), view2.chunk(parts), strict=True)):
-            with self._own_gradients(unless=i == parts - 1):
-                similarities = self.similarities(*views, draw)
-                loss = self.loss_of(*similarities).mean() / parts  # (A,), (A, K)
-                loss.backward()
-            losses.append(loss.detach())
+        positive, negatives = self.model(view1, view2, draw)  # (A,), (A, K)
+        loss = self.loss_of(positive, negatives).mean()
+        loss.backward()
         self.step += 1
         if self.step % self.steps_per_epoch == 0:
-            self.diagnosis = self._diagnose(similarities)
+            self.diagnosis = self._diagnose(positive, negatives)
         self.optimizer.step()
         self.method.after_step()
-        return sum(losses[1:], losses[0])
-
-    def _own_gradients(self, *, unless: bool) -> AbstractContextManager[None]:
-        """Leave the mean over ranks to the last part of a batch."""
-        if unless or not isinstance(self.similarities, DistributedDataParallel):
-            return nullcontext()
-        return self.similarities.no_sync()
+        return loss.detach()
 
     def lr(self, step: int) -> float:
         """The learning rate of a step."""
         warmup = self.recipe.warmup_epochs * self.steps_per_epoch
         return learning_rate(step, self.steps, warmup, self.cell.lr)
 
-    def _diagnose(self, similarities: Similarities) -> Tensor:
+    def _diagnose(self, positive: Tensor, negatives: Negatives) -> Tensor:
         gradients = torch.cat([q.grad for q in self.method.latest_queries if q.grad is not None])
-        gradients *= self.recipe.accumulate
-        return measure(*similarities, gradients, self.cell, self.settings)
+        return measure(positive, negatives, gradients, self.cell, self.settings)
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything but ``step`` that the next step depends on, by name."""
