@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 from eqco import forkserver
 from eqco.errors import InputError, Interrupted
 from eqco.methods import METHODS
+from eqco.runtime.signals import Stop, interrupted, stop_on_signals
 from eqco.store import checkpoint
-from eqco.store.checkpoint import Checkpoints, State, Stop, stop_on_signals
+from eqco.store.checkpoint import Checkpoints, State
 from eqco.study.grid import cells
 from eqco.training.loop import pretrain
 
@@ -190,7 +191,8 @@ def test_a_signal_sets_a_flag_within_the_block_alone(name):
         assert not stop
         os.kill(os.getpid(), number)
         assert stop
-        assert str(stop.now(3, 10)).startswith(f"stopped by {name} at step 3 of 10, saved")
+        message = str(interrupted(stop.asked_by, 3, 10))
+        assert message.startswith(f"stopped by {name} at step 3 of 10, saved")
     assert signal.getsignal(number) == before
 
 

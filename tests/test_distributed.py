@@ -180,7 +180,7 @@ def test_a_killed_rank_stops_the_job_and_another_number_goes_on(long, undisturbe
     assert not (long.folder / "out" / "pretrain.json").exists()
     summary = long.run(gpus=1)
     assert re.search(
-        r"goes on with 1 ranks after step \d+, which 2 made: the batch stays 256, 256 a", long.log
+        r"resumes with 1 ranks after step \d+, trained by 2: the batch stays 256, 256 a", long.log
     )
     assert long.log.count("epoch 1/8") == 1
     assert losses(summary) == pytest.approx(losses(undisturbed), rel=0.02)

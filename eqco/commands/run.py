@@ -28,6 +28,7 @@ from eqco.runtime.files import sha256
 from eqco.runtime.lock import hold
 from eqco.runtime.ranks import from_first, joined, rank, ranks
 from eqco.runtime.seeds import draw_seed
+from eqco.runtime.signals import Stop, stop_on_signals
 from eqco.store.cells import (
     CONFIG,
     ENCODER,
@@ -40,8 +41,9 @@ from eqco.store.cells import (
     settings_of,
     write_json,
 )
-from eqco.store.checkpoint import Checkpoints, Stop, stop_on_signals
+from eqco.store.checkpoint import Checkpoints
 from eqco.store.provenance import peak_memory, provenance
+from eqco.store.resume import PROGRESS
 from eqco.study.study import KEY_SUFFIX, Cell, Study, config_hash
 from eqco.training.cost import check
 from eqco.training.loop import pretrain
@@ -83,7 +85,16 @@ def run(
         with hold(state / "lock", wait=True) if first else nullcontext():
             if not from_first(first and is_finished(own, made_by)):
                 checkpoints = Checkpoints(own, made_by)
-                result = _train(study, cell, data, device(), checkpoints, checkpoint_seconds, stop)
+                result = _train(
+                    study,
+                    cell,
+                    data,
+                    device(),
+                    state / PROGRESS,
+                    checkpoints,
+                    checkpoint_seconds,
+                    stop,
+                )
                 if first:
                     _save(own, config, made_by, result, checkpoints)
             if first:
@@ -95,6 +106,7 @@ def _train(
     cell: Cell,
     data: Path,
     device: torch.device,
+    progress: Path,
     checkpoints: Checkpoints,
     checkpoint_seconds: float,
     stop: Stop,
@@ -124,6 +136,7 @@ def _train(
             data,
             device=device,
             report=report,
+            progress=progress,
             checkpoints=checkpoints,
             seconds_between_checkpoints=checkpoint_seconds,
             stop=stop,
@@ -224,7 +237,14 @@ def evaluate_linear(
         checkpoints = Checkpoints(state / f"linear-{identity}", {})
         with stop_on_signals() as stop:
             probed = linear_on_views(
-                backbone, views, features, settings.linear, seed, checkpoints, stop
+                backbone,
+                views,
+                features,
+                settings.linear,
+                seed,
+                checkpoints=checkpoints,
+                stop=stop,
+                progress=state / PROGRESS,
             )
         check_unchanged(backbone, saved)
         return {**found, **probed}

@@ -5,6 +5,7 @@ linear one of MoCo, where a study asks for it, on views made anew in each epoch.
 says how each differs from others' protocols of the same name.
 """
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +20,11 @@ from eqco.data.packed import dataset_hash, images_of, load, read_manifest
 from eqco.data.views import Views
 from eqco.errors import InputError
 from eqco.networks.encoder import Encoder
-from eqco.runtime.ranks import from_first, gather, largest, rank
+from eqco.runtime.ranks import gather, rank
+from eqco.runtime.signals import Stop
 from eqco.store.cells import SavedEncoder
-from eqco.store.checkpoint import Checkpoints, State, Stop
+from eqco.store.checkpoint import Checkpoints, State
+from eqco.store.resume import Resumable, write_progress
 from eqco.study.study import KNN, Linear, LinearLBFGS, Network
 
 
@@ -96,51 +99,62 @@ def linear_on_views(
     features: Features,
     params: Linear,
     seed: int,
+    *,
     checkpoints: Checkpoints | None = None,
     stop: Stop | None = None,
+    progress: Path | None = None,
 ) -> dict[str, float]:
-    """As ``linear``, on features of views that are made anew in each epoch, as MoCo's own.
+    """Train a linear layer like ``linear``, on features of new views in each epoch, as MoCo does.
 
-    Of several ranks each takes its share of a mini-batch through the backbone. The last, smaller
+    Each of several ranks takes its share of a mini-batch through the backbone. The last, smaller
     mini-batch of an epoch is dropped.
 
     Args:
         backbone: frozen.
-        views: one of each image, for all epochs.
-        features: of which those of the test images are read.
+        views: one view of each image, for all epochs.
+        features: for the features of the test images.
         params: the protocol.
-        seed: of the layers' weights.
-        checkpoints: to go on from, and to write to when ``stop`` is set and after every epoch.
-        stop: looked at after each step.
+        seed: for the layers' weights.
+        checkpoints: to resume from, and to write to after each epoch and if ``stop`` is set.
+        stop: read after each step.
+        progress: file for the progress, written after each epoch.
+
+    Returns:
+        Test accuracy in percent after the last epoch, of each of ``params.probes``.
 
     Raises:
-        Interrupted: when ``stop`` was set and the state is saved.
+        Interrupted: if ``stop`` was set; the state is saved.
     """
     generator = torch.Generator().manual_seed(seed)
     device = features.test.device
     probes = Probes(params, features.test.shape[1], features.classes, generator, device)
     labels = views.labels.to(device)
-    first = rank() == 0
-    state = from_first(checkpoints.load() if checkpoints and first else None)
-    begin = state.step if state else 0
-    if state:
-        probes.weight, probes.velocity = (state.tensors[n].to(device) for n in probes.NAMES)
-    for step in range(begin, views.steps):
-        (view,) = views(step)  # (n, C, H, W)
-        target = F.one_hot(labels[views.visit(step).to(device)], features.classes)  # (B, Y)
+    resumable = Resumable(checkpoints, stop)
+    if state := resumable.load():
+        probes.restore(state)
+    start, first_step = time.perf_counter(), probes.steps
+
+    while probes.steps < views.steps:
+        (view,) = views(probes.steps)  # (n, C, H, W)
+        images = views.visit(probes.steps).to(device)  # (B,)
+        target = F.one_hot(labels[images], features.classes)  # (B, Y)
         x = gather(backbone(view))  # (B, F)
-        epoch, remaining = divmod(step + 1, views.steps_per_epoch)
-        probes.step(with_one(x), target.to(x.dtype), step // views.steps_per_epoch)
-        if first and remaining == 0:
+        probes.step(with_one(x), target.to(x.dtype), probes.steps // views.steps_per_epoch)
+        epoch, remaining = divmod(probes.steps, views.steps_per_epoch)
+        if rank() == 0 and remaining == 0:
             print(f"linear: epoch {epoch}/{params.epochs}", flush=True)
-        (asked,) = largest(stop.asked_by or 0 if stop else 0)
-        if checkpoints and (asked or remaining == 0):
-            if first:
-                tensors = {name: getattr(probes, name) for name in probes.NAMES}
-                checkpoints.save(State(step + 1, tensors, {}))
-            if asked:
-                raise Stop(asked).now(step + 1, views.steps)
-    if checkpoints and first:
+            if progress:
+                step_seconds = (time.perf_counter() - start) / (probes.steps - first_step)
+                write_progress(
+                    progress,
+                    epoch=epoch,
+                    epochs=params.epochs,
+                    images_per_s=params.batch / step_seconds,
+                    seconds=step_seconds * probes.steps,
+                )
+        resumable.after_step(probes.steps, views.steps, probes.state, due=remaining == 0)
+
+    if checkpoints and rank() == 0:
         checkpoints.remove()
     return probes.accuracies(features)
 
@@ -152,8 +166,6 @@ class Probes:
     feature that is always 1, at 0; momentum 0.9, no weight decay, the rate divided by ten at each
     of ``drops``.
     """
-
-    NAMES = ("weight", "velocity")
 
     def __init__(
         self,
@@ -167,6 +179,7 @@ class Probes:
         start = 0.01 * torch.randn(classes, width, generator=generator)  # (Y, F)
         self.weight = with_zero(start).repeat(len(params.probes), 1).to(device)  # (R Y, F + 1)
         self.velocity = torch.zeros_like(self.weight)
+        self.steps = 0
         rates = torch.tensor(list(params.probes.values()), device=device)
         self.rate = rates.repeat_interleave(classes)[:, None]  # (R Y, 1)
 
@@ -179,6 +192,17 @@ class Probes:
         error = scores.softmax(dim=2).sub_(y[:, None])  # the gradient of the cross-entropy
         self.velocity.mul_(0.9).addmm_(error.flatten(1).T, x, alpha=1 / len(x))
         self.weight.addcmul_(self.velocity, rate, value=-1)
+        self.steps += 1
+
+    def state(self) -> State:
+        """Everything the next step depends on."""
+        return State(self.steps, {"weight": self.weight, "velocity": self.velocity}, {})
+
+    def restore(self, state: State) -> None:
+        """Continue from a saved state."""
+        self.steps = state.step
+        self.weight.copy_(state.tensors["weight"])
+        self.velocity.copy_(state.tensors["velocity"])
 
     def accuracies(self, features: Features) -> dict[str, float]:
         """Test accuracy in percent of each of ``params.probes``."""

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from eqco.errors import Interrupted
-from eqco.store.checkpoint import SIGNALS
+from eqco.runtime.signals import SIGNALS
 
 SECONDS_TO_STOP = 20  # for the other ranks, when one has ended
 

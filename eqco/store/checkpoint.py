@@ -7,27 +7,22 @@ are kept: where the newest is damaged, the one before it is used. Nothing in it 
 import hashlib
 import json
 import re
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 
-from eqco.errors import InputError, Interrupted
+from eqco.errors import InputError
 from eqco.runtime.files import write
 from eqco.study.study import canonical
 
 FORMAT = 1  # of the names and the record; a change that old checkpoints do not survive raises it
 KEPT = 2
 RECORD = "record"
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 @dataclass(frozen=True)
@@ -102,37 +97,3 @@ class Checkpoints:
                     f"{self.folder} to start it from the beginning"
                 )
         return State(step, tensors, values)
-
-
-@dataclass
-class Stop:
-    """Whether a signal has asked to stop, and which."""
-
-    asked_by: int | None = None
-
-    def __bool__(self) -> bool:
-        return self.asked_by is not None
-
-    def now(self, step: int, steps: int) -> Interrupted:
-        """The exception that ends a run whose state is saved."""
-        assert self.asked_by is not None
-        return Interrupted(
-            f"stopped by {signal.Signals(self.asked_by).name} at step {step} of {steps}, saved: "
-            "the same command goes on from there"
-        )
-
-
-@contextmanager
-def stop_on_signals() -> Iterator[Stop]:
-    """Within the block the signals that ask a program to end set a flag instead."""
-    stop = Stop()
-
-    def ask(number: int, frame: FrameType | None) -> None:
-        stop.asked_by = number
-
-    before = {number: signal.signal(number, ask) for number in SIGNALS}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -1,20 +1,21 @@
-"""Pretraining: one readable loop from a packed dataset to an encoder."""
+"""The training loop: from a packed dataset to a trained encoder, resumable to the byte."""
 
-import math
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from eqco.errors import Diverged
 from eqco.methods.base import Contrastive
-from eqco.runtime.ranks import average_statistics, from_first, largest, rank, ranks
-from eqco.store.checkpoint import Checkpoints, State, Stop
+from eqco.runtime.ranks import average_statistics, rank, ranks
+from eqco.runtime.signals import Stop
+from eqco.store.checkpoint import Checkpoints, State
+from eqco.store.resume import Resumable, write_progress
 from eqco.study.study import Cell, Study
-from eqco.training.diagnostics import NAMES, bound
+from eqco.training.epoch import Epoch
 from eqco.training.step import Training
+
+History = list[dict[str, Any]]  # an entry for each epoch
 
 
 def pretrain(
@@ -24,10 +25,11 @@ def pretrain(
     *,
     device: torch.device,
     report: Callable[[dict[str, Any]], None] = lambda epoch: None,
+    progress: Path | None = None,
     checkpoints: Checkpoints | None = None,
     seconds_between_checkpoints: float = 300,
     stop: Stop | None = None,
-) -> tuple[Contrastive, list[dict[str, Any]]]:
+) -> tuple[Contrastive, History]:
     """Train one cell.
 
     Args:
@@ -36,92 +38,77 @@ def pretrain(
         data: folder of the packed dataset.
         device: where to train.
         report: called after each epoch with its entry of the history.
-        checkpoints: to go on from and to write to; on CPU a run that goes on ends in the same bytes
+        progress: file for the progress, written at the start and after each epoch.
+        checkpoints: to resume from and to write to. On a CPU a resumed run ends in the same bytes
             as one that was never stopped.
-        seconds_between_checkpoints: at least.
-        stop: checked after each step; when it is set, the state is saved and the training ends.
+        seconds_between_checkpoints: minimum seconds between two checkpoints.
+        stop: read after each step; if it is set, the state is saved and the training ends.
 
     Returns:
-        The method with its trained encoders, and for each epoch ``epoch``, ``loss`` (mean over its
-        steps, nats), what ``diagnostics.measure`` gives of its last step, ``bound``
-        (``diagnostics.bound``), ``lr`` at its end, ``images`` and ``images_per_s``.
+        The method with its trained encoders, and the history. An entry of the history holds
+        ``epoch``, ``loss`` (mean over its steps, nats), the diagnostics of its last step
+        (``diagnostics.measure``), ``bound`` (``diagnostics.bound``), ``lr`` at its end, ``images``
+        and ``images_per_s``.
 
     Raises:
-        InputError: when the batch is larger than the data, or the checkpoint is of another run.
-        Diverged: when the loss stops being finite. Such a state is never saved.
-        Interrupted: when ``stop`` was set and the state is saved.
+        InputError: if the batch is larger than the data, or the checkpoint is of another run.
+        Diverged: if the loss stops being finite. Such a state is never saved.
+        Interrupted: if ``stop`` was set; the state is saved.
     """
     training = Training(study, cell, data, device)
-    first = rank() == 0  # reads and writes for all ranks
-    history: list[dict[str, Any]] = []
-    total = torch.zeros((), device=device)  # of the epoch's losses
-    finite = torch.zeros((), dtype=torch.long, device=device)  # the epoch's steps until total isn't
-    seconds = 0.0  # of the epoch, before this process
-    state = from_first(checkpoints.load() if checkpoints and first else None)
-    if state is not None:
-        history, seconds = state.values["history"], state.values["seconds"]
-        before = state.values.get("ranks", 1)
-        if first and before != ranks():
-            print(
-                f"goes on with {ranks()} ranks after step {state.step}, which {before} made: "
-                f"the batch stays {cell.batch}, {cell.batch // ranks()} a rank",
-                flush=True,
-            )
-        total, finite = (state.tensors[name].to(device) for name in ("total", "finite"))
+    epoch, history = Epoch(training), []
+    resumable = Resumable(checkpoints, stop, seconds_between_checkpoints)
+    if state := resumable.load():
+        _print_change_of_ranks(state, cell.batch)
         training.restore(state.step, state.tensors)
-    start = saved = time.perf_counter()
-
-    def check_finite() -> None:
-        if not math.isfinite(float(total)):
-            epoch_start = (training.step - 1) // training.steps_per_epoch * training.steps_per_epoch
-            raise Diverged(
-                f"the loss is not finite from step {epoch_start + 1 + int(finite)} of "
-                f"{training.steps} on: pretrain.lr: {cell.lr}: a lower rate may train",
-                history,
-            )
-
-    def save() -> None:
-        assert checkpoints
-        check_finite()
-        average_statistics(training.method)
-        if first:
-            spent = seconds + time.perf_counter() - start
-            values = {"history": history, "seconds": spent, "ranks": ranks()}
-            tensors = {"total": total, "finite": finite, **training.tensors()}
-            checkpoints.save(State(training.step, tensors, values))
+        epoch.resume(state)
+        history = state.values["history"]
+    _write_progress(progress, history, epoch, study.pretrain.epochs)
 
     while training.step < training.steps:
-        total += training.advance()
-        finite += total.isfinite()
-        epoch, remaining = divmod(training.step, training.steps_per_epoch)
-        if remaining == 0:
-            check_finite()
-            mean_loss = float(total) / training.steps_per_epoch
-            images = training.steps_per_epoch * cell.batch
-            diagnosis = (None if math.isnan(x) else x for x in training.diagnosis.tolist())
-            history.append(
-                {
-                    "epoch": epoch,
-                    "loss": mean_loss,
-                    **dict(zip(NAMES, diagnosis, strict=True)),
-                    "bound": bound(cell, mean_loss),
-                    "lr": training.lr(training.step - 1),
-                    "images": images,
-                    "images_per_s": images / (seconds + time.perf_counter() - start),
-                }
-            )
-            if first:
+        epoch.add(training.advance())
+        if training.step % training.steps_per_epoch == 0:
+            epoch.check_finite(history)
+            history.append(epoch.entry())
+            epoch.start()
+            if rank() == 0:
                 report(history[-1])
-            start, seconds = time.perf_counter(), 0.0
-            total.zero_()
-            finite.zero_()
-        if checkpoints and training.step < training.steps:
-            late = int(time.perf_counter() - saved > seconds_between_checkpoints)
-            asked, late = largest(stop.asked_by or 0 if stop else 0, late)
-            if asked or late:
-                save()
-                saved = time.perf_counter()
-            if asked:
-                raise Stop(asked).now(training.step, training.steps)
+            _write_progress(progress, history, epoch, study.pretrain.epochs)
+        resumable.after_step(
+            training.step, training.steps, lambda: _state(training, epoch, history)
+        )
+
     average_statistics(training.method)
     return training.method, history
+
+
+def _state(training: Training, epoch: Epoch, history: History) -> State:
+    """Everything the next step depends on; raises Diverged instead of returning a NaN to save."""
+    epoch.check_finite(history)
+    average_statistics(training.method)
+    values = {"history": history, "seconds": epoch.seconds, "ranks": ranks()}
+    return State(training.step, {**epoch.tensors(), **training.tensors()}, values)
+
+
+def _write_progress(path: Path | None, history: History, epoch: Epoch, epochs: int) -> None:
+    if path is None or rank() > 0:
+        return
+    finished_seconds = sum(entry["images"] / entry["images_per_s"] for entry in history)
+    write_progress(
+        path,
+        epoch=len(history),
+        epochs=epochs,
+        images_per_s=history[-1]["images_per_s"] if history else 0.0,
+        seconds=finished_seconds + epoch.seconds,
+    )
+
+
+def _print_change_of_ranks(state: State, batch: int) -> None:
+    """Say in the log that another number of ranks resumes the training."""
+    earlier = state.values.get("ranks", 1)
+    if rank() == 0 and earlier != ranks():
+        print(
+            f"resumes with {ranks()} ranks after step {state.step}, trained by {earlier}: "
+            f"the batch stays {batch}, {batch // ranks()} a rank",
+            flush=True,
+        )

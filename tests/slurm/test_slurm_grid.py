@@ -181,7 +181,7 @@ def test_a_cell_on_two_nodes_loses_a_rank_is_stopped_and_goes_on(grid):
     assert "eqco: 2 x 1 ranks have ended by exit code 75: the same command" in cell_log(grid)
 
     assert grid.run(*SMALL, profile=True) == 0, grid.log
-    assert "goes on with 1 ranks after step" in cell_log(grid)
+    assert "resumes with 1 ranks after step" in cell_log(grid)
     assert first_epoch(grid) >= 20
 
 
