@@ -9,10 +9,10 @@ import pytest
 import torch
 from helpers import TINY
 
-from eqco.commands import run
+from eqco.commands import pretrain as command
 from eqco.errors import InputError
 from eqco.runtime import device
-from eqco.runtime.device import choose
+from eqco.runtime.device import claim
 from eqco.study.grid import cells
 from eqco.study.study import load_study
 
@@ -25,7 +25,7 @@ without_a_gpu = pytest.mark.skipif(not NO_GPU, reason="needs a torch that sees n
 def test_a_gpu_that_torch_does_not_see_is_an_error(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     with pytest.raises(InputError, match="sees no GPU, but one is here") as error:
-        choose("auto", None, 1)
+        claim("auto", None, 1)
     line = str(error.value)
     assert f"torch {torch.__version__}" in line
     assert re.search(r"is built for (CUDA \d+\.\d+|CPUs), ", line)
@@ -36,13 +36,13 @@ def test_a_gpu_that_torch_does_not_see_is_an_error(monkeypatch):
 @pytest.mark.parametrize(("name", "ranks"), [("cpu", 1), ("auto", 0)])
 def test_the_cpu_is_a_choice(monkeypatch, name, ranks):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    assert choose(name, None, ranks).type == "cpu"
+    assert claim(name, None, ranks).type == "cpu"
 
 
 @without_a_gpu
 def test_without_any_gpu_auto_is_the_cpu(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert choose("auto", None, 1).type == "cpu"
+    assert claim("auto", None, 1).type == "cpu"
 
 
 @without_a_gpu
@@ -72,16 +72,16 @@ def test_bfloat16_units_are_those_that_the_processor_names(monkeypatch):
 def test_a_cell_says_that_its_processor_emulates_bfloat16(
     study_with, digits, tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(run, "has_bfloat16_units", lambda device: False)
+    monkeypatch.setattr(command, "has_bfloat16_units", lambda device: False)
     for precision, told in (("bfloat16", True), ("float32", False)):
         study = study_with({"pretrain.precision": precision})
-        run.run(
+        command.pretrain_cell(
             study,
             next(iter(cells(study).values())),
             digits,
             tmp_path / precision,
             tmp_path / precision / "state",
-            device=lambda: torch.device("cpu"),
+            device=torch.device("cpu"),
             checkpoint_seconds=300,
         )
         line = "pretrain.precision: bfloat16: this processor emulates it, many times slower than"
@@ -91,5 +91,5 @@ def test_a_cell_says_that_its_processor_emulates_bfloat16(
 @pytest.mark.gpu
 @pytest.mark.skipif(NO_GPU, reason="needs a CUDA device")
 def test_auto_is_a_gpu_where_there_is_one():
-    assert choose("auto", None, 1).type == "cuda"
+    assert claim("auto", None, 1).type == "cuda"
     assert re.fullmatch(r"\d+\.\d+", device.driver() or "")

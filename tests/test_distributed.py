@@ -22,6 +22,7 @@ from helpers import TINY, with_values
 from eqco import forkserver
 from eqco.errors import InputError
 from eqco.methods import METHODS
+from eqco.networks.batch_norm import average_statistics
 from eqco.runtime import ranks as distributed
 from eqco.study.grid import cells
 from eqco.study.study import Study, parse_study
@@ -74,7 +75,7 @@ def some_steps(recipe: dict[str, Any], data: Path) -> dict[str, torch.Tensor]:
         for name, parameter in training.method.named_parameters():
             if parameter.grad is not None:
                 found[f"gradient {step} {name}"] = parameter.grad.clone()
-    distributed.average_statistics(training.method)
+    average_statistics(training.method)
     return {**found, **training.tensors()}
 
 
@@ -206,18 +207,18 @@ def test_ranks_that_do_not_divide_the_batch_are_refused(tmp_path, digits):
 
 def test_groups_that_the_ranks_do_not_divide_are_refused(study_with, digits, monkeypatch):
     study = study_with({"network.batch_norm_groups": 4, "pretrain.batch": 256})
-    monkeypatch.setattr("eqco.networks.encoder.ranks", lambda: 8)
+    monkeypatch.setattr("eqco.networks.batch_norm.ranks", lambda: 8)
     with pytest.raises(InputError, match=r"batch_norm_groups: 4: must be a multiple of 8 ranks"):
         Training(study, next(iter(cells(study).values())), digits, CPU)
 
 
 def test_alone_nothing_is_joined(monkeypatch):
-    with distributed.joined(lambda: pytest.fail("asked for a device")):
+    with distributed.joined(CPU):
         assert distributed.ranks() == 1
         assert not dist.is_initialized()
     x = torch.rand(4, 3)
     assert distributed.gather(x) is x
     assert distributed.share()(x) is x
     assert distributed.largest(3, 4) == [3, 4]
-    assert distributed.from_first("x") == "x"
+    assert distributed.from_rank_0("x") == "x"
     assert "RANK" not in os.environ

@@ -53,8 +53,8 @@ def test_it_can_be_asked_by_a_rank_whose_batch_norm_is_a_gpu_s(monkeypatch, tmp_
     alone = memory.estimate(study, cell, 2)
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
     try:
-        monkeypatch.setattr("eqco.networks.encoder.ranks", lambda: 2)
-        monkeypatch.setattr("eqco.networks.encoder.batch_norm", lambda: nn.SyncBatchNorm)
+        monkeypatch.setattr("eqco.networks.batch_norm.ranks", lambda: 2)
+        monkeypatch.setattr("eqco.networks.batch_norm.synchronised_norm", lambda: nn.SyncBatchNorm)
         assert memory.estimate(study, cell, 2) == pytest.approx(alone, rel=1e-3)
     finally:
         dist.destroy_process_group()

@@ -13,7 +13,8 @@ from eqco.losses.negatives import SharedNegatives, sample
 from eqco.methods import METHODS
 from eqco.methods.base import Contrastive
 from eqco.methods.queue import Queue
-from eqco.networks.encoder import Encoder, GroupedBatchNorm2d
+from eqco.networks.batch_norm import GroupedBatchNorm2d
+from eqco.networks.encoder import Encoder
 from eqco.study.grid import cells
 from eqco.study.study import Cell, LossSettings, Network, Pretrain
 from eqco.training.loop import pretrain

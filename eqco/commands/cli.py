@@ -1,10 +1,8 @@
 """``python -m eqco``: each step of a study as a command that can be used alone."""
 
 import sys
-from collections.abc import Callable
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -97,6 +95,7 @@ def pretrain(
     SIGINT, SIGTERM, SIGUSR1 and SIGUSR2 save a checkpoint and end it with exit code 75: the same
     command goes on from there. A second process on the same cell waits for the first.
     """
+    from eqco.runtime.launch import launched
     from eqco.study.grid import find
     from eqco.study.study import config_hash
 
@@ -108,17 +107,18 @@ def pretrain(
             f"{study}: has changed since the grid was planned: {cell} is now {found}, not "
             f"{expect}; start Snakemake again"
         )
-    if _launched(gpus):
+    if launched(gpus):
         return
-    from eqco.commands.run import run
+    from eqco.commands.pretrain import pretrain_cell
+    from eqco.runtime.device import claim
 
-    run(
+    pretrain_cell(
         parsed,
         chosen,
         data,
         out,
         state or out / "state",
-        device=_once(device, threads, gpus),
+        device=claim(device, threads, gpus),
         checkpoint_seconds=checkpoint_seconds,
     )
 
@@ -141,13 +141,16 @@ def linear_eval(
 
     A probe on views made anew in each epoch is stopped and goes on as a pretraining.
     """
-    parsed = _read(study)
-    if _launched(gpus):
-        return
-    from eqco.commands.run import evaluate_linear
+    from eqco.runtime.launch import launched
 
-    where = _once(device, threads, gpus)
-    evaluate_linear(parsed, encoder, data, out, state or out.parent / "state", device=where)
+    parsed = _read(study)
+    if launched(gpus):
+        return
+    from eqco.commands.evaluate import evaluate_linear
+    from eqco.runtime.device import claim
+
+    chosen = claim(device, threads, gpus)
+    evaluate_linear(parsed, encoder, data, out, state or out.parent / "state", device=chosen)
 
 
 @app.command()
@@ -161,9 +164,10 @@ def knn_eval(
     gpus: Annotated[int, typer.Option(min=0, help="It takes one at most; 0 is the CPU")] = 1,
 ) -> None:
     """Rate a frozen encoder by a weighted k-nearest-neighbour vote."""
-    from eqco.commands.run import evaluate_knn
+    from eqco.commands.evaluate import evaluate_knn
+    from eqco.runtime.device import claim
 
-    evaluate_knn(_read(study), encoder, data, out, device=_once(device, threads, gpus))
+    evaluate_knn(_read(study), encoder, data, out, device=claim(device, threads, gpus))
 
 
 @app.command()
@@ -348,28 +352,6 @@ def _read(study: Path) -> "Study":
     from eqco.study.study import load_study
 
     return load_study(study)
-
-
-def _launched(gpus: int) -> bool:
-    """Run this command as several ranks where it is asked for, and come back when they are done."""
-    from eqco.runtime import ranks as distributed
-
-    several = gpus > 1 or distributed.nodes() > 1
-    if several and not distributed.is_rank():
-        distributed.launch(max(gpus, 1))
-        return True
-    return False
-
-
-def _once(name: str, threads: int | None, gpus: int) -> Callable[[], Any]:
-    """Gives the device; a GPU is claimed when it is asked for."""
-
-    def choose() -> Any:
-        from eqco.runtime.device import choose
-
-        return choose(name, threads, gpus)
-
-    return cache(choose)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The device that a command computes on, and what it can do."""
+"""The device that a command computes on, and its abilities."""
 
 import ctypes
 import os
@@ -9,16 +9,19 @@ from eqco.errors import InputError
 from eqco.runtime import gpus
 
 
-def choose(name: str, threads: int | None, ranks: int) -> torch.device:
-    """The device that a command's options name; also sets the CPU threads.
+def claim(name: str, threads: int | None, ranks: int) -> torch.device:
+    """Claim the device that a command's options name, and set the number of CPU threads.
+
+    A GPU chosen by ``auto`` is this process's until the process ends.
 
     Args:
-        name: torch's name of it, or ``auto``: a GPU of this process's own where there is one.
-        threads: of all ranks on a node together.
+        name: torch's name of the device, or ``auto``: a GPU that no other cell uses, if there is
+            any.
+        threads: CPU threads per node, shared by its ranks.
         ranks: GPUs that the command was given; 0 means the CPU.
 
     Raises:
-        InputError: when there is no such device, or torch cannot use the GPUs that there are.
+        InputError: if there is no such device, or torch cannot use the GPUs of the machine.
     """
     if threads:
         torch.set_num_threads(max(1, threads // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
@@ -31,7 +34,7 @@ def choose(name: str, threads: int | None, ranks: int) -> torch.device:
         return torch.device("cpu")
     try:
         if name == "auto":
-            return _own_gpu()
+            return _free_gpu()
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
@@ -39,18 +42,18 @@ def choose(name: str, threads: int | None, ranks: int) -> torch.device:
     return device
 
 
-def _own_gpu() -> torch.device:
-    several = range(torch.cuda.device_count())
-    if len(several) == 1:  # a scheduler's choice, or the only one
+def _free_gpu() -> torch.device:
+    count = torch.cuda.device_count()
+    if count == 1:  # a scheduler's choice, or the only one
         return torch.device("cuda")
-    names = [str(torch.cuda.get_device_properties(i).uuid) for i in several]
+    names = [str(torch.cuda.get_device_properties(i).uuid) for i in range(count)]
     return torch.device("cuda", gpus.claim(names))
 
 
 def _versions() -> str:
-    built, found = torch.version.cuda, driver()
-    allows = f"the driver is for CUDA {found}" if found else "no driver is found"
-    return f"it is built for {f'CUDA {built}' if built else 'CPUs'}, {allows}"
+    cuda, newest = torch.version.cuda, driver()
+    allows = f"the driver is for CUDA {newest}" if newest else "no driver is found"
+    return f"it is built for {f'CUDA {cuda}' if cuda else 'CPUs'}, {allows}"
 
 
 def driver() -> str | None:
@@ -65,7 +68,7 @@ def driver() -> str | None:
 
 
 def has_bfloat16_units(device: torch.device) -> bool:
-    """Whether a processor computes in bfloat16, and does not emulate it; true of every GPU."""
+    """Whether a processor computes in bfloat16 instead of emulating it; true of every GPU."""
     able = torch.cpu.get_capabilities()
     names = ("avx512_bf16", "amx_bf16", "bf16")  # the last is ARM's
     return device.type != "cpu" or any(able.get(name, False) for name in names)

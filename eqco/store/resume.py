@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from eqco.runtime.files import write
-from eqco.runtime.ranks import from_first, largest, rank
+from eqco.runtime.ranks import from_rank_0, largest, rank
 from eqco.runtime.signals import Stop, interrupted
 from eqco.store.checkpoint import Checkpoints, State
 
@@ -41,7 +41,7 @@ class Resumable:
         """The newest saved state, on every rank; None to start from the beginning."""
         if self.checkpoints is None:
             return None
-        return from_first(self.checkpoints.load() if rank() == 0 else None)
+        return from_rank_0(self.checkpoints.load() if rank() == 0 else None)
 
     def after_step(
         self, step: int, steps: int, state: Callable[[], State], *, due: bool = False

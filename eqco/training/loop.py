@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from eqco.methods.base import Contrastive
-from eqco.runtime.ranks import average_statistics, rank, ranks
+from eqco.networks.batch_norm import average_statistics
+from eqco.runtime.ranks import rank, ranks
 from eqco.runtime.signals import Stop
 from eqco.store.checkpoint import Checkpoints, State
 from eqco.store.resume import Resumable, write_progress

@@ -1,0 +1,170 @@
+"""``eqco linear-eval`` and ``eqco knn-eval``: the accuracies of an encoder, as a JSON file."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from eqco.data.views import Views
+from eqco.errors import InputError
+from eqco.evaluation.protocols import (
+    Features,
+    check_unchanged,
+    extract,
+    frozen_backbone,
+    knn,
+    linear,
+    linear_lbfgs,
+    linear_on_views,
+)
+from eqco.runtime.files import sha256
+from eqco.runtime.ranks import joined, rank
+from eqco.runtime.seeds import draw_seed
+from eqco.runtime.signals import stop_on_signals
+from eqco.store.cells import SavedEncoder, read_encoder, settings_of, write_json
+from eqco.store.checkpoint import Checkpoints
+from eqco.store.resume import PROGRESS
+from eqco.study.study import KEY_SUFFIX, Study, config_hash
+
+
+def evaluate_linear(
+    study: Study, encoder: Path, data: Path, out: Path, state: Path, *, device: torch.device
+) -> None:
+    """Evaluate an encoder by the linear protocols, and write the accuracies to a JSON file.
+
+    Args:
+        study: for the settings of the protocols.
+        encoder: file of the encoder.
+        data: folder of the packed dataset.
+        out: the JSON file.
+        state: folder for the checkpoints and the progress of a probe on views.
+        device: where to compute.
+
+    Raises:
+        InputError: if the encoder was trained on other data, or the file holds no key encoder that
+            the study evaluates.
+        Interrupted: if a signal has stopped a probe on views; its state is saved.
+    """
+    settings = study.evaluate
+    evaluation = Evaluation("linear.json", study, encoder)
+    with joined(device):
+        for suffix, saved in evaluation.encoders():
+            features = extract(saved, data, device=device)
+            accuracies = {}
+            if settings.linear_lbfgs:
+                accuracies["linear-lbfgs"] = linear_lbfgs(features, settings.linear_lbfgs)
+            if settings.linear.augment is None:
+                accuracies |= linear(features, settings.linear, saved.config["cell"]["seed"])
+            else:
+                checkpoints = Checkpoints(state / f"linear-{evaluation.identity}{suffix}", {})
+                progress = state / PROGRESS
+                accuracies |= _on_views(study, saved, data, features, checkpoints, progress, device)
+            evaluation.add(accuracies, suffix, features)
+        evaluation.write(out)
+
+
+def evaluate_knn(
+    study: Study, encoder: Path, data: Path, out: Path, *, device: torch.device
+) -> None:
+    """Evaluate an encoder by the kNN protocol; arguments as for ``evaluate_linear``."""
+    evaluation = Evaluation("knn.json", study, encoder)
+    with joined(device):
+        for suffix, saved in evaluation.encoders():
+            features = extract(saved, data, device=device)
+            evaluation.add(knn(features, study.evaluate.knn), suffix, features)
+        evaluation.write(out)
+
+
+class Evaluation:
+    """The evaluation of one encoder file: the encoders in it, and the file of its accuracies.
+
+    Args:
+        name: of the result file, which says which settings it depends on.
+        study: for the settings.
+        encoder: file of the encoder.
+
+    Attributes:
+        identity: a hash of the encoder and the settings.
+    """
+
+    def __init__(self, name: str, study: Study, encoder: Path) -> None:
+        self.study, self.path, self.saved = study, encoder, read_encoder(encoder)
+        self.settings = settings_of(study.evaluate, name)
+        self.made_by = {"config_hash": config_hash(self.saved.config), "encoder": sha256(encoder)}
+        self.identity = config_hash({**self.made_by, **self.settings})
+        self.accuracies: dict[str, float] = {}
+        self.smallest_class: int | None = None
+
+    def encoders(self) -> list[tuple[str, SavedEncoder]]:
+        """The encoders to evaluate, each with the suffix of its protocols' names.
+
+        There is none if the training failed.
+        """
+        if self.saved.failed is not None:
+            return []
+        if not self.study.evaluate.key_encoder:
+            return [("", self.saved)]
+        if not self.saved.key:
+            raise InputError(
+                f"{self.path}: evaluate.key_encoder: the file holds no key encoder, as those of "
+                "earlier versions; delete the cell's folder and run the cell again"
+            )
+        return [("", self.saved), (KEY_SUFFIX, replace(self.saved, tensors=self.saved.key))]
+
+    def add(self, accuracies: dict[str, float], suffix: str, features: Features) -> None:
+        """Add the accuracies (percent, by protocol) of one of the encoders."""
+        self.accuracies |= {f"{protocol}{suffix}": x for protocol, x in accuracies.items()}
+        self.smallest_class = int(features.train_labels.bincount().min())
+
+    def write(self, out: Path) -> None:
+        """Write the result file and print the accuracies; rank 0 alone does."""
+        if rank() > 0:
+            return
+        result = {
+            "settings": self.settings,
+            "smallest_class": self.smallest_class,
+            "accuracy": self.accuracies,
+        }
+        write_json(out, {**self.made_by, **result})
+        for protocol, accuracy in self.accuracies.items():
+            print(f"{protocol} {accuracy:.2f} %")
+
+
+def _on_views(
+    study: Study,
+    saved: SavedEncoder,
+    data: Path,
+    features: Features,
+    checkpoints: Checkpoints,
+    progress: Path,
+    device: torch.device,
+) -> dict[str, float]:
+    """The accuracies of the linear protocol on new views in each epoch, which can be stopped."""
+    params = study.evaluate.linear
+    assert params.augment is not None
+    seed = saved.config["cell"]["seed"]
+    views = Views(
+        data,
+        study.data,
+        params.augment,
+        batch=params.batch,
+        batch_key="evaluate.linear.batch",
+        views=1,
+        epochs=params.epochs,
+        seed=draw_seed(seed, "probe", 0),
+        device=device,
+    )
+    backbone = frozen_backbone(saved, views.channels).to(device)
+    with stop_on_signals() as stop:
+        accuracies = linear_on_views(
+            backbone,
+            views,
+            features,
+            params,
+            seed,
+            checkpoints=checkpoints,
+            stop=stop,
+            progress=progress,
+        )
+    check_unchanged(backbone, saved)
+    return accuracies
