@@ -14,7 +14,7 @@ from unittest import mock
 import torch
 from report import report
 
-from eqco.data import packed as data
+from eqco.data import sources
 from eqco.losses import Negatives
 from eqco.study.grid import cells
 from eqco.study.study import load_study
@@ -33,7 +33,7 @@ def main() -> None:
     cell = list(cells(study).values())[-1]
     times: dict[str, list[float]] = {"with": [], "without": []}
     with tempfile.TemporaryDirectory() as folder:
-        data.prepare(study.data, Path(folder))
+        sources.prepare(study.data, Path(folder))
         for _ in range(arguments.n):
             for kind in times:
                 diagnose = Training._diagnose if kind == "with" else nothing

@@ -37,6 +37,7 @@ from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
 from eqco.data import packed as data
+from eqco.data import sources
 from eqco.data.jpegs import in_workers
 from eqco.data.views import Views
 from eqco.runtime.malloc import keep_freed_memory
@@ -73,7 +74,7 @@ def main() -> None:
         draw(originals / "train" / "class", (arguments.steps + 2 * WARM) * batch)
         draw(originals / "test" / "class", 1)
         spec = study.data.model_copy(update={"path": str(originals)})
-        data.prepare(spec, packed)
+        sources.prepare(spec, packed)
         unpack(packed, resized / "train" / "class")
         manifest = data.read_manifest(packed)
         pair = Pair(colours, manifest["mean"], manifest["std"])

@@ -15,7 +15,7 @@ import torch
 from report import report
 from torch import multiprocessing
 
-from eqco.data import packed as data
+from eqco.data import sources
 from eqco.study.grid import cells
 from eqco.study.study import load_study
 from eqco.training.step import Training
@@ -40,7 +40,7 @@ def main() -> None:
     context = multiprocessing.get_context("spawn")
     rates: dict[str, list[float]] = {name: [] for name in PACKINGS}
     with tempfile.TemporaryDirectory() as folder:
-        data.prepare(load_study(arguments.study).data, Path(folder))
+        sources.prepare(load_study(arguments.study).data, Path(folder))
         for _ in range(arguments.n):
             for name, (processes, threads) in PACKINGS.items():
                 ready, done, queue = context.Barrier(processes), context.Event(), context.Queue()

@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from eqco.data import packed as data
+from eqco.data import sources
 from eqco.errors import InputError
 from eqco.store.provenance import provenance
 from eqco.study.study import ImageFolder
@@ -53,7 +53,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         try:
             spec = ImageFolder(kind="image-folder", name="step", path=arguments.data, size=32)
-            data.prepare(spec, Path(folder))
+            sources.prepare(spec, Path(folder))
         except InputError as error:
             sys.exit(f"benchmarks/run.py: {error}")
         for program, *options in (c for c in commands(folder) if c[0] in chosen):

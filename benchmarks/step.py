@@ -28,6 +28,7 @@ import torch
 from report import report
 
 from eqco.data import packed as data
+from eqco.data import sources
 from eqco.store.provenance import peak_memory
 from eqco.study.grid import cells
 from eqco.study.study import ImageFolder, parse_study
@@ -70,7 +71,7 @@ def main() -> None:
         if not (packed / data.MANIFEST).exists():
             packed = Path(folder)
             spec = ImageFolder(kind="image-folder", name="step", path=str(arguments.data), size=32)
-            data.prepare(spec, packed)
+            sources.prepare(spec, packed)
         compare(arguments, packed)
 
 

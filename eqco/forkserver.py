@@ -128,8 +128,8 @@ def _serve_here(descriptor: str, parent: str, folder: str) -> None:
     try:
         import torch
 
-        import eqco.evaluation.protocols
-        import eqco.training.loop  # noqa: F401
+        import eqco.commands.evaluate
+        import eqco.commands.pretrain  # noqa: F401
         from eqco.commands.cli import main
         from eqco.methods import METHODS
 

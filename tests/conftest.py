@@ -13,7 +13,7 @@ import yaml
 from helpers import TINY, with_values
 
 from eqco import forkserver
-from eqco.data import packed as data
+from eqco.data import sources
 from eqco.study.study import Study, load_study, parse_study
 
 # Minutes each: the workers take files in this order, so that none begins with one at the end.
@@ -82,5 +82,5 @@ def tiny() -> Study:
 def digits(tmp_path_factory, tiny) -> Path:
     """Folder of the packed digits."""
     folder = tmp_path_factory.mktemp("data") / "digits"
-    data.prepare(tiny.data, folder)
+    sources.prepare(tiny.data, folder)
     return folder

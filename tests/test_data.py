@@ -17,6 +17,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from eqco.data import packed as data
+from eqco.data import sources
 from eqco.errors import InputError
 from eqco.study.study import FashionMNIST, ImageFolder
 
@@ -47,7 +48,7 @@ def test_statistics_of_a_constant_channel_can_be_divided_by():
 
 
 def test_packing_twice_gives_the_same_bytes(digits, tiny, tmp_path):
-    data.prepare(tiny.data, tmp_path)
+    sources.prepare(tiny.data, tmp_path)
     for file in digits.iterdir():
         assert file.read_bytes() == (tmp_path / file.name).read_bytes()
 
@@ -119,7 +120,7 @@ def fashion(tmp_path) -> Path:
 
 
 def test_fashion_mnist_from_its_files(fashion, tmp_path):
-    data.prepare(FashionMNIST(kind="fashion-mnist", root=str(fashion)), tmp_path / "out")
+    sources.prepare(FashionMNIST(kind="fashion-mnist", root=str(fashion)), tmp_path / "out")
     train = data.load(tmp_path / "out", "train")
     raw = gzip.decompress((fashion / "train-images-idx3-ubyte.gz").read_bytes())[16:]
     assert train["images"].shape == (60, 1, 28, 28)
@@ -129,10 +130,11 @@ def test_fashion_mnist_from_its_files(fashion, tmp_path):
 
 
 @pytest.mark.skipif(
-    not data.DEBIAN_FASHION_MNIST.is_dir(), reason="Debian's dataset-fashion-mnist is not installed"
+    not sources.DEBIAN_FASHION_MNIST.is_dir(),
+    reason="Debian's dataset-fashion-mnist is not installed",
 )
 def test_fashion_mnist_from_debians_package(tmp_path):
-    data.prepare(FashionMNIST(kind="fashion-mnist"), tmp_path)
+    sources.prepare(FashionMNIST(kind="fashion-mnist"), tmp_path)
     train, test = data.load(tmp_path, "train"), data.load(tmp_path, "test")
     assert train["images"].shape == (60_000, 1, 28, 28)
     assert test["labels"].bincount().tolist() == [1000] * 10
@@ -165,7 +167,7 @@ def wrong_idx(path: Path) -> None:
 def test_damaged_fashion_mnist(fashion, tmp_path, damage, message):
     damage(fashion / "train-images-idx3-ubyte.gz")
     with pytest.raises(InputError, match=message):
-        data.prepare(FashionMNIST(kind="fashion-mnist", root=str(fashion)), tmp_path / "out")
+        sources.prepare(FashionMNIST(kind="fashion-mnist", root=str(fashion)), tmp_path / "out")
     assert not (tmp_path / "out" / data.MANIFEST).exists()
 
 
@@ -192,7 +194,7 @@ def spec(path: Path, size: int = 16) -> ImageFolder:
 
 
 def test_an_image_folder(folder, tmp_path):
-    data.prepare(spec(folder), tmp_path / "out")
+    sources.prepare(spec(folder), tmp_path / "out")
     train = data.load(tmp_path / "out", "train")
     assert train["images"].shape == (10, 3, 16, 16)
     assert train["labels"].tolist() == [0] * 5 + [1] * 5
@@ -207,8 +209,8 @@ def test_a_tar_archive_of_an_image_folder(folder, tmp_path):
     with tarfile.open(tmp_path / "pets.tar.xz", "w:xz") as archive:
         archive.add(folder / "train", "train")
         archive.add(folder / "test", "test")
-    data.prepare(spec(tmp_path / "pets.tar.xz"), tmp_path / "from-tar")
-    data.prepare(spec(folder), tmp_path / "from-folder")
+    sources.prepare(spec(tmp_path / "pets.tar.xz"), tmp_path / "from-tar")
+    sources.prepare(spec(folder), tmp_path / "from-folder")
     manifests = [
         json.loads((tmp_path / n / data.MANIFEST).read_text()) for n in ("from-tar", "from-folder")
     ]
@@ -255,14 +257,14 @@ def cut_short(folder: Path) -> None:
 def test_bad_image_folders(folder, tmp_path, damage, message):
     damage(folder)
     with pytest.raises(InputError, match=message):
-        data.prepare(spec(folder), tmp_path / "out")
+        sources.prepare(spec(folder), tmp_path / "out")
     assert not (tmp_path / "out" / data.MANIFEST).exists()
 
 
 def test_an_archive_that_is_none(tmp_path):
     (tmp_path / "pets.tar").write_text("not a tar archive")
     with pytest.raises(InputError, match=r"pets\.tar: data\.path: cannot be unpacked"):
-        data.prepare(spec(tmp_path / "pets.tar"), tmp_path / "out")
+        sources.prepare(spec(tmp_path / "pets.tar"), tmp_path / "out")
 
 
 def test_an_archive_cannot_write_outside_of_its_folder(tmp_path):
@@ -271,7 +273,7 @@ def test_an_archive_cannot_write_outside_of_its_folder(tmp_path):
         member.size = 4
         archive.addfile(member, io.BytesIO(b"evil"))
     with pytest.raises(InputError, match=r"evil\.tar: data\.path: cannot be unpacked"):
-        data.prepare(spec(tmp_path / "evil.tar"), tmp_path / "out")
+        sources.prepare(spec(tmp_path / "evil.tar"), tmp_path / "out")
 
 
 STREAM = """

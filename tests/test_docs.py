@@ -29,7 +29,7 @@ from snakemake.cli import get_argument_parser
 from test_data import idx
 
 from eqco.commands.cli import app
-from eqco.data.packed import FASHION_MNIST_FILES
+from eqco.data.sources import FASHION_MNIST_FILES
 from eqco.errors import InputError
 from eqco.runtime.lock import hold
 from eqco.study.study import load_study, parse_study

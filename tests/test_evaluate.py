@@ -10,7 +10,10 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from eqco.data.packed import dataset_hash, read_manifest
 from eqco.errors import InputError
-from eqco.evaluation.protocols import Features, accuracy, extract, knn, linear, linear_lbfgs
+from eqco.evaluation.features import Features, accuracy, extract
+from eqco.evaluation.knn import knn
+from eqco.evaluation.linear import linear
+from eqco.evaluation.logistic import linear_lbfgs
 from eqco.networks.encoder import Encoder
 from eqco.store.cells import SavedEncoder
 from eqco.study.grid import cells

@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors import safe_open
 from torchvision.transforms.v2 import functional as F
 
-from eqco.data import jpegs
+from eqco.data import jpeg_packing, jpegs, sources
 from eqco.data import packed as data
 from eqco.errors import InputError
 from eqco.study.study import JpegFolder
@@ -45,7 +45,7 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def packed(folder, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("data") / "x"
-    data.prepare(spec(folder), out)
+    sources.prepare(spec(folder), out)
     return out
 
 
@@ -150,7 +150,7 @@ def test_unreadable_images_are_left_out_and_told(folder, tmp_path, capsys):
     (broken / "0.jpg").write_bytes((broken / "0.jpg").read_bytes()[:200])
     (broken / "text.jpg").write_text("no image")
     (broken / "empty.png").touch()
-    data.prepare(spec(tmp_path / "images"), tmp_path / "data")
+    sources.prepare(spec(tmp_path / "images"), tmp_path / "data")
     names = [f"train/class-01/{name}" for name in ("0.jpg", "empty.png", "text.jpg")]
     assert data.read_manifest(tmp_path / "data")["unreadable"] == {"train": names, "test": []}
     out = capsys.readouterr().out
@@ -164,14 +164,14 @@ def test_a_class_of_which_nothing_can_be_read_is_an_error(folder, tmp_path):
     for path in (tmp_path / "images" / "test" / "class-02").iterdir():
         path.write_text("no image")
     with pytest.raises(InputError, match="class-02: is a class of which no image can be read"):
-        data.prepare(spec(tmp_path / "images"), tmp_path / "data")
+        sources.prepare(spec(tmp_path / "images"), tmp_path / "data")
     assert not (tmp_path / "data" / "MANIFEST.json").exists()
 
 
 def test_the_test_split_may_be_called_val(folder, packed, tmp_path):
     shutil.copytree(folder, tmp_path / "images")
     (tmp_path / "images" / "test").rename(tmp_path / "images" / "val")
-    data.prepare(spec(tmp_path / "images"), tmp_path / "data")
+    sources.prepare(spec(tmp_path / "images"), tmp_path / "data")
     assert data.read_manifest(tmp_path / "data") == data.read_manifest(packed)
 
 
@@ -186,9 +186,9 @@ def prepare_until(folder: Path, out: Path, last: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         plain(file)
 
-    jpegs.CHUNK, os.fsync = 4, fsync
+    jpeg_packing.CHUNK, os.fsync = 4, fsync
     sys.stdout = (out.parent / "log.txt").open("a")
-    data.prepare(spec(folder), out)
+    sources.prepare(spec(folder), out)
 
 
 def test_killed_anywhere_it_goes_on(folder, packed, tmp_path):
@@ -204,27 +204,27 @@ def test_killed_anywhere_it_goes_on(folder, packed, tmp_path):
         assert not (out / "MANIFEST.json").exists()
         last += 3
     assert data.read_manifest(out) == data.read_manifest(packed)
-    assert (tmp_path / "log.txt").read_text().count("goes on after") >= 2
+    assert (tmp_path / "log.txt").read_text().count("resumes after") >= 2
 
 
 def test_a_changed_folder_is_packed_anew(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "images")
     out = tmp_path / "data"
-    packing = jpegs._Packing(
+    packing = jpeg_packing._Packing(
         out / "train.packing", tmp_path, {"a": [tmp_path / "images/train/class-00/0.jpg"]}, 40
     )
     out.mkdir()
-    packing.go_on("train")
+    packing.resume("train")
     record = json.loads((out / "train.record").read_text())
     assert record["images"] == 1
-    data.prepare(spec(tmp_path / "images"), out)
+    sources.prepare(spec(tmp_path / "images"), out)
     assert len(data.load(out, "train")["labels"]) == 19
 
 
 def test_progress_is_told(folder, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(jpegs, "SECONDS_BETWEEN_LINES", 0)
-    monkeypatch.setattr(jpegs, "CHUNK", 4)
-    data.prepare(spec(folder), tmp_path / "data")
+    monkeypatch.setattr(jpeg_packing, "SECONDS_BETWEEN_LINES", 0)
+    monkeypatch.setattr(jpeg_packing, "CHUNK", 4)
+    sources.prepare(spec(folder), tmp_path / "data")
     out = capsys.readouterr().out
     assert "train: 4 of 19 images, " in out
     assert "test: 6 of 6 images, " in out
@@ -234,7 +234,7 @@ def test_progress_is_told(folder, tmp_path, capsys, monkeypatch):
 def test_reading_takes_the_memory_of_what_is_read(tmp_path):
     """A file of 200 MB: a process that reads a few images of it does not grow by it."""
     path = image_folder(tmp_path / "images", classes=1, train=2, test=1)
-    data.prepare(spec(path), tmp_path / "data")
+    sources.prepare(spec(path), tmp_path / "data")
     tensors = data.load(tmp_path / "data", "train")
     from safetensors.torch import save_file
 

@@ -8,6 +8,7 @@ from helpers import image_folder
 from torchvision.transforms.v2 import functional as F
 
 from eqco.data import packed as data
+from eqco.data import sources
 from eqco.data.augmentation import crop_boxes
 from eqco.data.jpegs import Jpegs
 from eqco.data.views import Views
@@ -25,7 +26,7 @@ SPEC = JpegFolder(kind="jpeg-folder", name="x", path="", short_side=40, size=32)
 def packed(tmp_path_factory) -> Path:
     folder = image_folder(tmp_path_factory.mktemp("images"), classes=3, train=7, test=1)
     out = tmp_path_factory.mktemp("data") / "x"
-    data.prepare(SPEC.model_copy(update={"path": str(folder)}), out)
+    sources.prepare(SPEC.model_copy(update={"path": str(folder)}), out)
     return out
 
 

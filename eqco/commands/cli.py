@@ -58,9 +58,9 @@ def prepare(
     out: Annotated[Path, typer.Option(help="Folder for the packed dataset, data/<name>")],
 ) -> None:
     """Pack the study's dataset: uint8 images, one file a split, and a manifest with checksums."""
-    from eqco.data import packed as data
+    from eqco.data import sources
 
-    data.prepare(_read(study).data, out)
+    sources.prepare(_read(study).data, out)
 
 
 @app.command()

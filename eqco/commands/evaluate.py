@@ -7,16 +7,10 @@ import torch
 
 from eqco.data.views import Views
 from eqco.errors import InputError
-from eqco.evaluation.protocols import (
-    Features,
-    check_unchanged,
-    extract,
-    frozen_backbone,
-    knn,
-    linear,
-    linear_lbfgs,
-    linear_on_views,
-)
+from eqco.evaluation.features import Features, check_unchanged, extract, frozen_backbone
+from eqco.evaluation.knn import knn
+from eqco.evaluation.linear import linear, linear_on_views
+from eqco.evaluation.logistic import linear_lbfgs
 from eqco.runtime.files import sha256
 from eqco.runtime.ranks import joined, rank
 from eqco.runtime.seeds import draw_seed

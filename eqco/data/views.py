@@ -58,7 +58,7 @@ class Views:
     ) -> None:
         tensors = load(data, "train", spec.train_size)
         self.labels = tensors["labels"]
-        self.images = images_of(tensors, spec.model_dump())
+        self.images = images_of(tensors, spec)
         if batch > len(self.images):
             raise InputError(f"{batch_key}: {batch}: {data} has {len(self.images)} training images")
         self.batch, self.views, self.seed, self.device = batch, views, seed, device

@@ -1,0 +1,142 @@
+"""Sources of datasets: digits, Fashion-MNIST and image folders, each packed by ``prepare``."""
+
+import gzip
+import shutil
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eqco.data import folders, jpeg_packing
+from eqco.data.packed import MANIFEST, Packed, pack, write_manifest
+from eqco.errors import InputError
+from eqco.study.study import Data, Digits, FashionMNIST, ImageFolder, JpegFolder
+
+DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
+FASHION_MNIST_FILES = [
+    f"{split}-{kind}-ubyte.gz"
+    for split in ("train", "t10k")
+    for kind in ("images-idx3", "labels-idx1")
+]
+
+
+def prepare(spec: Data, out: Path) -> None:
+    """Pack a dataset into the folder ``out``.
+
+    Raises:
+        InputError: if the source is missing or damaged; ``out`` then gets no manifest.
+    """
+    match spec:
+        case Digits():
+            pack(_digits(), spec.name, out)
+        case FashionMNIST():
+            pack(_fashion_mnist(spec.root, out), spec.name, out)
+        case ImageFolder():
+            pack(_image_folder(spec), spec.name, out)
+        case JpegFolder():
+            _pack_jpegs(spec, out)
+
+
+def _pack_jpegs(spec: JpegFolder, out: Path) -> None:
+    (out / MANIFEST).unlink(missing_ok=True)
+    splits, classes = jpeg_packing.pack(spec, out)
+    shapes = {name: [split.images, 3, None, None] for name, split in splits.items()}  # sizes vary
+    unreadable = {name: split.unreadable for name, split in splits.items()}
+    write_manifest(
+        out, spec.name, classes, splits["train"].histogram, shapes, unreadable=unreadable
+    )
+    for files in unreadable.values():
+        for file in files:
+            print(f"{file}: is not a readable image, and left out")
+    count = sum(map(len, unreadable.values()))
+    print(f"{sum(split.images for split in splits.values()):,} images packed, {count} unreadable")
+
+
+def _digits() -> dict[str, Packed]:
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    digits = load_digits()
+    # grey levels 0 … 16 -> 0 … 255
+    images = np.rint(digits.images[:, None] * (255 / 16)).astype(np.uint8)  # (1797, 1, 8, 8)
+    labels = digits.target.astype(np.int64)
+    classes = [str(name) for name in digits.target_names]
+    # a fixed, stratified split: the last rows of scikit-learn's file come from other writers
+    train, test = train_test_split(
+        np.arange(len(labels)), test_size=500, random_state=0, stratify=labels
+    )
+    return {
+        split: Packed(images[rows], labels[rows], classes)
+        for split, rows in (("train", train), ("test", test))
+    }
+
+
+def _fashion_mnist(root: str | None, out: Path) -> dict[str, Packed]:
+    from torchvision.datasets import FashionMNIST as Torchvision
+
+    if root is None and not DEBIAN_FASHION_MNIST.is_dir():
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".download-", dir=out) as folder:
+            return _from_torchvision(Torchvision(folder, train=True, download=True), folder)
+    source = DEBIAN_FASHION_MNIST if root is None else Path(root)
+    with tempfile.TemporaryDirectory(prefix="eqco-") as folder:
+        raw = Path(folder, "FashionMNIST", "raw")
+        raw.mkdir(parents=True)
+        for name in FASHION_MNIST_FILES:
+            try:
+                with gzip.open(source / name) as packed, (raw / name[:-3]).open("wb") as plain:
+                    shutil.copyfileobj(packed, plain)
+            except FileNotFoundError:
+                raise InputError(
+                    f"{source / name}: is missing; data.root must hold "
+                    f"{', '.join(FASHION_MNIST_FILES)}"
+                ) from None
+            except (EOFError, gzip.BadGzipFile, OSError) as error:
+                raise InputError(f"{source / name}: cannot be unpacked: {error}") from None
+        try:
+            return _from_torchvision(Torchvision(folder, train=True), folder)
+        except (ValueError, AssertionError, RuntimeError) as error:
+            raise InputError(f"{source}: is not Fashion-MNIST: {error}") from None
+
+
+def _from_torchvision(train: Any, folder: str) -> dict[str, Packed]:
+    splits = {"train": train, "test": type(train)(folder, train=False)}
+    return {
+        split: Packed(dataset.data[:, None].numpy(), dataset.targets.numpy(), dataset.classes)
+        for split, dataset in splits.items()
+    }
+
+
+def _image_folder(spec: ImageFolder) -> dict[str, Packed]:
+    with folders.unpacked(Path(spec.path)) as folder:
+        return {
+            split: _decode(by_class, spec.size, split)
+            for split, by_class in folders.splits(folder, spec.images_per_class).items()
+        }
+
+
+def _decode(by_class: dict[str, list[Path]], size: int, split: str) -> Packed:
+    from PIL import Image, ImageOps
+    from rich.console import Console
+    from rich.progress import track
+
+    def decode(path: Path) -> np.ndarray:
+        try:
+            with Image.open(path) as image:
+                fitted = ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.BICUBIC)
+        except (OSError, SyntaxError, ValueError) as error:
+            raise InputError(f"{path}: is not a readable image: {error}") from None
+        return np.asarray(fitted)  # (size, size, 3)
+
+    files = [path for paths in by_class.values() for path in paths]
+    images = np.empty((len(files), 3, size, size), np.uint8)
+    with ThreadPoolExecutor() as pool:
+        decoded = track(
+            pool.map(decode, files), f"{split} images", len(files), console=Console(stderr=True)
+        )
+        for i, image in enumerate(decoded):
+            images[i] = image.transpose(2, 0, 1)
+    labels = np.repeat(np.arange(len(by_class)), [len(paths) for paths in by_class.values()])
+    return Packed(images, labels.astype(np.int64), list(by_class))

@@ -1,0 +1,101 @@
+"""Features of a frozen backbone, on which the protocols work.
+
+They are extracted once, from the clean images, with the backbone in eval mode. docs/protocols.md
+says how each protocol differs from others' of the same name.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import TypeAdapter
+from torch import Tensor, nn
+
+from eqco.data.jpegs import Centres, in_workers
+from eqco.data.operations import normalise
+from eqco.data.packed import dataset_hash, images_of, load, read_manifest
+from eqco.errors import InputError
+from eqco.networks.encoder import Encoder
+from eqco.store.cells import SavedEncoder
+from eqco.study.study import Data, Network
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features (M, F) float32 and labels (M,) of both splits, and the number of classes."""
+
+    train: Tensor
+    train_labels: Tensor
+    test: Tensor
+    test_labels: Tensor
+    classes: int
+
+
+def accuracy(scores: Tensor, labels: Tensor) -> float:
+    """Percent of the rows (M, Y) whose largest score is the label's (M,)."""
+    return 100 * float((scores.argmax(dim=1) == labels).double().mean())
+
+
+def frozen_backbone(saved: SavedEncoder, channels: int) -> nn.Module:
+    """The backbone of a saved encoder in eval mode, without gradients."""
+    network = Network.model_validate(saved.config["network"])
+    encoder = Encoder(network, channels)
+    encoder.load_state_dict(saved.tensors)
+    backbone = encoder.backbone.eval().requires_grad_(False)
+    return backbone.to(memory_format=torch.channels_last)
+
+
+def check_unchanged(backbone: nn.Module, saved: SavedEncoder) -> None:
+    """Raise AssertionError if a parameter or a buffer differs from the saved one."""
+    for name, tensor in backbone.state_dict().items():
+        assert torch.equal(tensor.cpu(), saved.tensors[f"backbone.{name}"]), f"{name} has changed"
+
+
+def extract(saved: SavedEncoder, data: Path, *, device: torch.device) -> Features:
+    """Features of the clean images of both splits, by the backbone in eval mode.
+
+    Raises:
+        InputError: if the encoder was trained on another dataset than the one in ``data``.
+        AssertionError: if the extraction changed a parameter or a buffer of the backbone.
+    """
+    spec, manifest = _dataset(saved), read_manifest(data)
+    if saved.dataset != dataset_hash(manifest):
+        raise InputError(f"{data}: is another dataset than the encoder was trained on")
+    splits = {
+        "train": load(data, "train", spec.train_size),
+        "test": load(data, "test"),
+    }
+    backbone = frozen_backbone(saved, channels=len(manifest["mean"])).to(device)
+    mean, std = (torch.tensor(manifest[name], device=device) for name in ("mean", "std"))
+
+    def features(split: str) -> Tensor:
+        images = images_of(splits[split], spec)
+        batches: Iterable[Tensor]
+        if isinstance(images, Tensor):
+            batches = images.split(1024)
+        else:
+            centres = Centres(images, batch=256)
+            batches = in_workers(centres, range(len(centres)), device)
+        parts = [
+            backbone(normalise(batch.to(device).float() / 255, mean, std)) for batch in batches
+        ]
+        return torch.cat(parts)  # (M, F)
+
+    extracted = Features(
+        train=features("train"),
+        train_labels=splits["train"]["labels"].to(device),
+        test=features("test"),
+        test_labels=splits["test"]["labels"].to(device),
+        classes=len(manifest["classes"]),
+    )
+    check_unchanged(backbone, saved)
+    return extracted
+
+
+def _dataset(saved: SavedEncoder) -> Data:
+    """The dataset's section of the study that an encoder was trained by."""
+    values = dict(saved.config["data"])
+    if values["kind"].endswith("-folder"):
+        values["path"] = ""  # a saved configuration leaves out where the images lay
+    return TypeAdapter(Data).validate_python(values)

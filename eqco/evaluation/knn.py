@@ -1,0 +1,35 @@
+"""Weighted k-nearest-neighbour vote on fixed features."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from eqco.evaluation.features import Features, accuracy
+from eqco.study.study import KNN
+
+
+def knn(features: Features, params: KNN, chunk: int = 1024) -> dict[str, float]:
+    """Weighted k-nearest-neighbour vote (arXiv 1805.01978, section 3.4).
+
+    The k training images of largest cosine similarity s vote for their class with weight
+    exp(s/T). If there are fewer than k training images, all vote.
+
+    Args:
+        features: of both splits.
+        params: k and T.
+        chunk: test images compared at a time, which bounds the memory.
+
+    Returns:
+        Test accuracy in percent of each of ``params.votes``.
+    """
+    bank = F.normalize(features.train)  # (M, F)
+    scores: dict[str, list[Tensor]] = {name: [] for name in params.votes}
+    for queries in F.normalize(features.test).split(chunk):
+        largest_k = min(max(params.votes.values()), len(bank))
+        similarity, neighbour = (queries @ bank.T).topk(largest_k)  # (B, k), the nearest first
+        weight = (similarity / params.temperature).exp()
+        label = features.train_labels[neighbour]
+        for name, k in params.votes.items():
+            votes = weight.new_zeros(len(queries), features.classes)  # (B, Y)
+            scores[name].append(votes.scatter_add_(1, label[:, :k], weight[:, :k]))
+    return {name: accuracy(torch.cat(s), features.test_labels) for name, s in scores.items()}
