@@ -15,8 +15,7 @@ from report import report
 from torch import Tensor
 from torch.nn import functional as F
 
-from eqco.losses import info_nce
-from eqco.losses.negatives import SharedNegatives
+from eqco.losses import SharedNegatives, info_nce
 
 B, D, TAU = 256, 128, 0.2
 

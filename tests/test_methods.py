@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from eqco.losses.negatives import SharedNegatives, sample
+from eqco.losses import SharedNegatives
+from eqco.losses.sampling import sample
 from eqco.methods import METHODS
 from eqco.methods.base import Contrastive
 from eqco.methods.queue import Queue

@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from eqco.losses import SharedNegatives
 from eqco.losses import family as losses
-from eqco.losses import negatives
-from eqco.losses.negatives import SharedNegatives, others, sample
+from eqco.losses import shared_negatives as module
+from eqco.losses.sampling import others, sample
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -88,7 +89,7 @@ LOSSES = {
 @pytest.mark.parametrize("chunk", [1, 7, 50, 2048])
 @pytest.mark.parametrize("name", LOSSES)
 def test_shared_negatives_give_every_loss_its_value_and_gradient(name, chunk, monkeypatch):
-    monkeypatch.setattr(negatives, "CHUNK", chunk)
+    monkeypatch.setattr(module, "CHUNK", chunk)
     q, keys = shared_negatives()
     positive = (q * keys[:6].flip(1)).sum(1)
     found = LOSSES[name](positive, SharedNegatives(q, keys))
@@ -124,7 +125,7 @@ def test_shared_negatives_are_never_made_as_a_whole():
     q, keys = shared_negatives(256, 65_536, dtype=torch.float32)
     with Largest() as seen:
         losses.info_nce(q[:, 0], SharedNegatives(q, keys), temperature=0.2).sum().backward()
-    assert q.numel() <= seen.size <= max(keys.numel(), 256 * negatives.CHUNK)
+    assert q.numel() <= seen.size <= max(keys.numel(), 256 * module.CHUNK)
 
 
 def test_shared_negatives_know_their_shape_mean_and_dense_form():

@@ -9,8 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from eqco.errors import InputError
-from eqco.losses import eqco_margin
-from eqco.losses.negatives import SharedNegatives
+from eqco.losses import SharedNegatives, eqco_margin
 from eqco.methods import METHODS
 from eqco.study.grid import cells
 from eqco.training.loop import pretrain

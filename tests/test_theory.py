@@ -9,7 +9,7 @@ from test_cli import eqco, fails
 from torch.nn import functional as F
 
 from eqco.losses import eqco_margin, info_nce, theory
-from eqco.losses.negatives import others, sample
+from eqco.losses.sampling import others, sample
 from eqco.runtime.seeds import draw_seed
 
 pytestmark = pytest.mark.usefixtures("fork_server")

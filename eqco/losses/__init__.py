@@ -1,4 +1,4 @@
-"""The losses, on cosine similarities; torch is all they need."""
+"""The losses, on cosine similarities. They need torch alone."""
 
 from eqco.losses.family import (
     Negatives,
@@ -9,7 +9,7 @@ from eqco.losses.family import (
     info_nce,
     weight,
 )
-from eqco.losses.negatives import SharedNegatives
+from eqco.losses.shared_negatives import SharedNegatives
 
 __all__ = [
     "Negatives",

@@ -1,4 +1,4 @@
-"""One family of contrastive losses: a weight W an anchor, on the gradient of the decoupled loss.
+"""One family of contrastive losses: a weight W per anchor, on the gradient of the decoupled loss.
 
 With ``s0`` the similarity of the positive, ``s_1 … s_K`` those of the negatives and
 ``S = Σ exp(s_i/τ)``, every loss here but DCLW has the gradient
@@ -14,9 +14,9 @@ With ``s0`` the similarity of the positive, ``s_1 … s_K`` those of the negativ
 
 Every function takes cosine similarities, ``positive`` s0 (B,) and ``negatives`` s_1 … s_K (B, K)
 with K ≥ 1, and returns the loss of each anchor (B,) in nats, in float32 for inputs of lower
-precision. Where all anchors share their negatives, as with a queue, ``SharedNegatives`` stands for
-the (B, K) similarities without making them. They raise ValueError when the shapes do not fit or a
-temperature is not positive.
+precision. If all anchors share their negatives, as with a queue, ``SharedNegatives`` stands for the
+(B, K) similarities without computing them all. The functions raise ValueError if the shapes do not
+fit or a temperature is not positive.
 """
 
 import math
@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from eqco.losses.negatives import SharedNegatives
+from eqco.losses.shared_negatives import SharedNegatives
 
 Negatives = Tensor | SharedNegatives
 
@@ -39,10 +39,10 @@ def eqco_margin(negatives: int, alpha: float, temperature: float) -> float:
         temperature: τ > 0.
 
     Returns:
-        The margin, in units of cosine similarity; 0 where K = α.
+        The margin, in units of cosine similarity; 0 if K = α.
 
     Raises:
-        ValueError: when an argument is out of its range.
+        ValueError: if an argument is out of its range.
     """
     if negatives < 1 or not alpha > 0 or not temperature > 0:
         raise ValueError(f"K ≥ 1, α > 0, τ > 0; got {negatives=}, {alpha=}, {temperature=}")
@@ -68,7 +68,7 @@ def info_nce(
     pull, push = _logits(positive, negatives, temperature)
     if margin == math.inf:
         return push - pull
-    # −log σ(x), exact for large and small x, where log(e^a + e^b) − a would cancel
+    # −log σ(x), exact for large and small x, for which log(e^a + e^b) − a would cancel
     return -F.logsigmoid(pull - margin / temperature - push)
 
 
@@ -109,9 +109,9 @@ def dual_temperature(
 ) -> Tensor:
     """The dual temperature (arXiv 2203.17248): InfoNCE at τ_α, each anchor weighted as at τ_β.
 
-    The paper's sg[W_β/W_α] · InfoNCE_α has the gradient of sg[W_β] · DCL_α, which is what this
-    returns: without the division, which overflows where W_α is small. The gradients are equal, the
-    values are not, and values are not comparable across τ_β in either form.
+    Returns sg[W_β] · DCL_α. Its gradient is that of the paper's sg[W_β/W_α] · InfoNCE_α, without
+    the division, which overflows if W_α is small. The values of the two forms differ, and neither
+    form's values are comparable across τ_β.
 
     Args:
         positive: s0 (B,).

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from eqco.data.augmentation import Augmentation
 from eqco.data.packed import load, read_manifest
 from eqco.losses import eqco_margin
-from eqco.losses.negatives import others
+from eqco.losses.sampling import others
 from eqco.methods.base import l2_normalize
 from eqco.networks.encoder import Encoder
 from eqco.runtime.seeds import draw_seed

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eqco.losses import Negatives
-from eqco.losses.negatives import others, sample
+from eqco.losses.sampling import others, sample
 from eqco.networks.encoder import Encoder
 from eqco.runtime.ranks import gather, share
 from eqco.study.study import Cell, Pretrain

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from eqco.losses import SharedNegatives
-from eqco.losses.negatives import sample
+from eqco.losses.sampling import sample
 from eqco.methods.base import MomentumContrastive, Similarities
 from eqco.methods.queue import Queue
 from eqco.networks.encoder import Encoder

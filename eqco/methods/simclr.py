@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from eqco.losses.negatives import others, sample
+from eqco.losses.sampling import others, sample
 from eqco.methods.base import Contrastive, Similarities
 
 

@@ -1,0 +1,76 @@
+"""Log-sum-exp over negatives that all anchors share, without the tensor (A, K)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+CHUNK = 2048  # keys at a time: with 256 anchors 2 MiB of similarities, which a core's cache holds
+
+
+@dataclass(frozen=True)
+class SharedNegatives:
+    """The similarities (A, K) of A anchors with K keys that all anchors share, such as a queue.
+
+    A loss takes them in place of the tensor (A, K). They are computed a few keys at a time: for
+    K = 65,536 the whole tensor and its gradient would cost more than a small network.
+
+    Attributes:
+        q: anchors (A, D).
+        keys: keys (K, D), without gradient.
+    """
+
+    q: Tensor
+    keys: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The shape (A, K) of the tensor that this stands for."""
+        return len(self.q), len(self.keys)
+
+    def log_sum_exp(self, temperature: float) -> Tensor:
+        """log Σ_i exp(s_i/τ) (A,), in float32 or better; differentiable once, in q."""
+        return _LogSumExp.apply(self.q, self.keys, temperature)
+
+    def mean(self) -> Tensor:
+        """The mean of all similarities, a scalar."""
+        return self.q.mean(dim=0) @ self.keys.mean(dim=0)
+
+    def detach(self) -> "SharedNegatives":
+        """The same similarities without gradient."""
+        return SharedNegatives(self.q.detach(), self.keys)
+
+    def dense(self) -> Tensor:
+        """The whole tensor of similarities (A, K)."""
+        return self.q @ self.keys.T
+
+
+class _LogSumExp(torch.autograd.Function):
+    """log Σ_i exp(q·k_i/τ) and its gradient softmax(q·k/τ)·k/τ in one pass over the keys.
+
+    The gradient is attention with the keys as values. The running maximum is that of
+    arXiv 1805.02867.
+    """
+
+    @staticmethod
+    def forward(ctx, q: Tensor, keys: Tensor, temperature: float) -> Tensor:  # type: ignore[no-untyped-def]
+        dtype = torch.promote_types(q.dtype, torch.float32)
+        scaled = q.to(dtype) / temperature  # (A, D)
+        largest = scaled.new_full((len(q), 1), -torch.inf)
+        total = scaled.new_zeros(len(q), 1)
+        attended = torch.zeros_like(scaled)  # Σ exp(s_i/τ) k_i, (A, D)
+        for chunk in keys.to(dtype).split(CHUNK):
+            s = scaled @ chunk.T  # (A, c)
+            previous, largest = largest, torch.maximum(largest, s.amax(dim=1, keepdim=True))
+            s.sub_(largest).exp_()
+            shrink = (previous - largest).exp()
+            total = total * shrink + s.sum(dim=1, keepdim=True)
+            if ctx.needs_input_grad[0]:
+                attended.mul_(shrink).addmm_(s, chunk)
+        ctx.save_for_backward((attended / (total * temperature)).to(q.dtype))
+        return (largest + total.log())[:, 0]
+
+    @staticmethod
+    def backward(ctx, upstream: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[no-untyped-def]
+        (gradient,) = ctx.saved_tensors
+        return upstream[:, None].to(gradient.dtype) * gradient, None, None
