@@ -1,11 +1,13 @@
-"""Commands without the wait for imports: a process that has imported torch forks one for each.
+"""A fork server: commands start without the wait for imports.
 
 Importing torch and its optimisers takes about three seconds, as long as a small cell trains.
-``start`` leaves a server that has them imported. While EQCO_FORKSERVER names its socket, ``python
--m eqco`` hands its arguments, folder, environment and standard streams to a fork of the server,
-passes signals on, and ends with the fork's exit code. Where no server answers, it runs as ever. The
-server ends with the process that started it. A fork gets SIGTERM when the command that asked for it
-is gone, or the server: a training saves its state and stops, as nobody waits for it any more.
+``start`` starts a server that has imported them. While EQCO_FORKSERVER names its socket, ``python
+-m eqco`` hands its arguments, folder, environment and standard streams to a fork of the server. It
+passes signals on to the fork, and ends with the fork's exit code. If no server answers, the command
+runs without one.
+
+The server ends with the process that started it. A fork gets SIGTERM when its command or the server
+has ended: nobody waits for it any more, so a training saves its state and stops.
 """
 
 import contextlib
@@ -23,12 +25,13 @@ import threading
 import traceback
 from collections.abc import Callable
 
-VARIABLE = "EQCO_FORKSERVER"
-FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+from eqco.runtime.signals import SIGNALS
+
+VARIABLE = "EQCO_FORKSERVER"  # holds the address of the server's socket
 
 
 def start() -> None:
-    """Start a server for the commands that this process starts from here on."""
+    """Start a server for the commands that this process starts from now on."""
     folder = tempfile.mkdtemp(prefix="eqco-")  # readable by this user alone
     address = os.path.join(folder, "socket")
     listener = socket.socket(socket.AF_UNIX)
@@ -38,14 +41,18 @@ def start() -> None:
         [sys.executable, "-m", "eqco.forkserver", str(listener.fileno()), str(os.getpid()), folder],
         pass_fds=[listener.fileno()],
         stdin=subprocess.DEVNULL,
-        start_new_session=True,  # Ctrl-C is the commands', which pass it on
+        start_new_session=True,  # Ctrl-C goes to the commands, which pass it on
     )
     listener.close()
     os.environ[VARIABLE] = address
 
 
 def call(arguments: list[str], address: str) -> int | None:
-    """Run a command in a fork of the server at ``address``: its exit code, or None without one."""
+    """Run a command in a fork of the server at ``address``.
+
+    Returns:
+        The exit code, or None if no server answers.
+    """
     connection = socket.socket(socket.AF_UNIX)
     try:
         connection.connect(address)
@@ -56,19 +63,20 @@ def call(arguments: list[str], address: str) -> int | None:
     connection.sendall(request)
     with connection.makefile("rb") as reply:
         fork = int(reply.readline())
-        for number in FORWARDED:
+        for number in SIGNALS:
             signal.signal(number, lambda number, frame: os.kill(fork, number))
-        ended = reply.readline()
-    if not ended:
+        code = reply.readline()
+    if not code:
         print(f"eqco: process {fork} was killed", file=sys.stderr)
         return 1
-    return int(ended)
+    return int(code)
 
 
 def serve(listener: socket.socket, parent: int, main: Callable[[], None]) -> None:
-    """Fork for every connection until the process ``parent`` has ended."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # forks report for themselves
-    alive, held = os.pipe()  # it closes when the server, which alone holds its other end, is gone
+    """Fork for every connection, until the process ``parent`` has ended."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # forks report their exit codes themselves
+    # the server alone holds the writing end, so the pipe closes when the server ends
+    server_alive, server_end = os.pipe()
     listener.settimeout(1)
     while os.getppid() == parent:
         try:
@@ -79,15 +87,16 @@ def serve(listener: socket.socket, parent: int, main: Callable[[], None]) -> Non
             try:
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 listener.close()
-                os.close(held)
+                os.close(server_end)
                 connection.setblocking(True)
-                _answer(connection, alive, main)
+                _answer(connection, server_alive, main)
             finally:
-                os._exit(0)  # the command has had its exit code; nothing of the server's runs
+                os._exit(0)  # without the server's clean-up
         connection.close()
 
 
-def _answer(connection: socket.socket, server: int, main: Callable[[], None]) -> None:
+def _answer(connection: socket.socket, server_alive: int, main: Callable[[], None]) -> None:
+    """Run the command that a connection asks for, in this fork."""
     length, streams, _, _ = socket.recv_fds(connection, 4, 3)
     with connection.makefile("rb") as request:
         arguments, folder, environment = json.loads(request.read(int.from_bytes(length, "big")))
@@ -99,7 +108,7 @@ def _answer(connection: socket.socket, server: int, main: Callable[[], None]) ->
     os.environ.update(environment)
     sys.argv[1:] = arguments
     connection.sendall(f"{os.getpid()}\n".encode())
-    threading.Thread(target=_end_with, args=[connection, server], daemon=True).start()
+    threading.Thread(target=_end_with, args=[connection, server_alive], daemon=True).start()
     code = 0
     try:
         main()
@@ -116,15 +125,15 @@ def _answer(connection: socket.socket, server: int, main: Callable[[], None]) ->
     connection.sendall(f"{code}\n".encode())
 
 
-def _end_with(connection: socket.socket, server: int) -> None:
-    """End this process when the command that asked for it is gone, or the server."""
-    ends: list[socket.socket | int] = [connection, server]
-    select.select(ends, [], [])  # neither sends anything: it has closed
+def _end_with(connection: socket.socket, server_alive: int) -> None:
+    """End this process when its command or the server has ended."""
+    ends: list[socket.socket | int] = [connection, server_alive]
+    select.select(ends, [], [])  # neither end sends anything, so readable means closed
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _serve_here(descriptor: str, parent: str, folder: str) -> None:
-    """The server's process: import what commands need, then serve."""
+    """Import the modules that commands need, then serve; the main function of the server."""
     try:
         import torch
 
@@ -136,7 +145,7 @@ def _serve_here(descriptor: str, parent: str, folder: str) -> None:
         for entry in METHODS.values():
             importlib.import_module(entry.location.partition(":")[0])
 
-        torch.optim.SGD([torch.zeros(1)])  # what optimisers import, they import on first use
+        torch.optim.SGD([torch.zeros(1)])  # optimisers import further modules on first use
         serve(socket.socket(fileno=int(descriptor)), int(parent), main)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

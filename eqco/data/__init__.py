@@ -1,1 +1,1 @@
-"""From image files to the views of every step."""
+"""Data: packed datasets, and the augmented views of every step."""

@@ -13,7 +13,7 @@ IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"}
 
 @contextmanager
 def unpacked(path: Path) -> Iterator[Path]:
-    """The folder itself, or a temporary one with the content of a tar archive."""
+    """Yield the folder, or a temporary folder with the content of a tar archive."""
     if path.is_dir():
         yield path
         return
@@ -29,25 +29,28 @@ def unpacked(path: Path) -> Iterator[Path]:
 
 
 def splits(folder: Path, per_class: int | None = None) -> dict[str, dict[str, list[Path]]]:
-    """The sorted images of each class, of ``train`` and of ``test``, which may be called ``val``.
+    """The sorted images of each class of ``train`` and of ``test``, which may be named ``val``.
 
     Args:
-        folder: that holds both.
-        per_class: only the first so many of each class.
+        folder: the folder that holds both splits.
+        per_class: take only the first ``per_class`` images of each class.
+
+    Returns:
+        The files by class name, by split.
 
     Raises:
-        InputError: when a split is missing or empty, or the two differ in their classes.
+        InputError: if a split is missing or empty, or the two differ in their classes.
     """
     test = folder / "test"
     if not test.is_dir() and (folder / "val").is_dir():
         test = folder / "val"
-    found = {"train": _by_class(folder / "train"), "test": _by_class(test)}
-    if list(found["test"]) != list(found["train"]):
-        different = sorted(set(found["test"]) ^ set(found["train"]))
+    files = {"train": _by_class(folder / "train"), "test": _by_class(test)}
+    if list(files["test"]) != list(files["train"]):
+        different = sorted(set(files["test"]) ^ set(files["train"]))
         raise InputError(f"{folder}: train and test differ in their classes: {different}")
     return {
-        split: {name: files[:per_class] for name, files in by_class.items()}
-        for split, by_class in found.items()
+        split: {name: paths[:per_class] for name, paths in by_class.items()}
+        for split, by_class in files.items()
     }
 
 

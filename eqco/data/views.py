@@ -16,31 +16,31 @@ from eqco.study.study import Augment, Data
 
 
 class Views:
-    """The views of every step: a function of the seed and the step alone.
+    """The views of every step, a function of the seed and the step alone.
 
-    Where the images are an array, a step's are made on the device at once. Where they are JPEGs,
-    worker processes, one a CPU thread of this process, decode and crop a few steps ahead. Of
-    several ranks each makes its share.
+    If the images are an array, a step's views are made on the device at once. If they are JPEGs,
+    worker processes decode and crop them a few steps ahead, one per CPU thread of this process.
+    Each of several ranks makes its share of the views.
 
     Args:
         data: folder of the packed dataset.
         spec: the study's dataset.
-        params: how a view is made.
+        params: the augmentation.
         batch: N, of all ranks together; the last, smaller batch of an epoch is dropped.
-        batch_key: the study's for it.
-        views: V, of each image.
-        epochs: how many.
+        batch_key: the study's key for the batch, for messages.
+        views: V, views of each image.
+        epochs: the number of epochs.
         seed: of the order and the views.
-        device: where views are needed.
+        device: for the views.
 
     Attributes:
         labels: (M,) int64.
         channels: C.
         steps_per_epoch: batches in an epoch.
-        steps: of all epochs.
+        steps: steps of all epochs.
 
     Raises:
-        InputError: when the batch is larger than the data.
+        InputError: if the batch is larger than the data.
     """
 
     def __init__(
@@ -67,7 +67,9 @@ class Views:
         self.crop = params.crop
         if isinstance(self.images, Jpegs):
             self.channels = 3
-            params = params.model_copy(update={"crop": None})  # where they are decoded
+            params = params.model_copy(
+                update={"crop": None}
+            )  # JPEGs are cropped as they are decoded
         else:
             self.channels = self.images.shape[1]
             memory = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
@@ -76,24 +78,24 @@ class Views:
         manifest = read_manifest(data)
         mean, std = (torch.tensor(manifest[name], device=device) for name in ("mean", "std"))
         self.augment = Augmentation(params, mean, std, share())
-        self._order: tuple[int, Tensor] | None = None  # an epoch and its (M,) permutation
-        self._ahead: tuple[int, Iterator[Tensor]] | None = None  # the step that is next
+        self._order: tuple[int, Tensor] | None = None  # epoch, (M,) permutation
+        self._ahead: tuple[int, Iterator[Tensor]] | None = None  # next step, its images on
 
     def __len__(self) -> int:
         return self.steps
 
     def visit(self, step: int) -> Tensor:
-        """Which images are in a step's batch, (N,)."""
+        """The indices of the images in a step's batch, (N,)."""
         epoch, i = divmod(step, self.steps_per_epoch)
         if self._order is None or self._order[0] != epoch:
             generator = torch.Generator().manual_seed(draw_seed(self.seed, "order", epoch))
             order = torch.randperm(len(self.images), generator=generator)
-            on = self.images.device if isinstance(self.images, Tensor) else None
-            self._order = epoch, order.to(on)
+            device = self.images.device if isinstance(self.images, Tensor) else None
+            self._order = epoch, order.to(device)
         return self._order[1][i * self.batch : (i + 1) * self.batch]
 
     def __call__(self, step: int) -> list[Tensor]:
-        """The V views of a step's share of n images, (n, C, H, W) float each."""
+        """The V views of this rank's n images of a step, (n, C, H, W) float each."""
         if isinstance(self.images, Jpegs):
             images = self._decoded(step).to(self.device, non_blocking=True)
         else:
@@ -103,7 +105,10 @@ class Views:
         return list(views.contiguous(memory_format=torch.channels_last).chunk(self.views))
 
     def __getitem__(self, step: int) -> Tensor:
-        """The crops of a step's share of n JPEGs, (V n, 3, S, S) uint8; in a worker process."""
+        """The crops of this rank's n JPEGs of a step, (V n, 3, S, S) uint8.
+
+        Called in a worker process.
+        """
         assert isinstance(self.images, Jpegs)
         visit = share()(self.visit(step))  # (n,)
         sizes = self.images.sizes[visit].repeat(self.views, 1)  # (V n, 2)

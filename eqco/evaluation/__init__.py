@@ -1,1 +1,1 @@
-"""From a frozen encoder to its accuracies."""
+"""Evaluation: the accuracies of a frozen encoder, by several protocols."""

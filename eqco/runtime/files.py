@@ -1,4 +1,4 @@
-"""Files appear whole or not at all."""
+"""Write files atomically, and hash them."""
 
 import hashlib
 import os
@@ -6,11 +6,13 @@ from pathlib import Path
 
 
 def write(path: Path, content: bytes | str) -> None:
-    """Write ``content`` to ``path``: at any moment it is absent, the old file or the new one.
+    """Write ``content`` to ``path`` atomically: a reader sees the old file or the new one.
 
-    Written to a temporary file beside it, flushed to the disk, renamed, and the folder flushed, so
-    that a power cut leaves one of them too; on failure the temporary file is removed and OSError
-    raised.
+    The content goes to a temporary file beside it, which is flushed to the disk and renamed. The
+    folder is flushed too, so that the guarantee survives a power cut.
+
+    Raises:
+        OSError: if it cannot be written; the temporary file is removed.
     """
     make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -22,14 +24,14 @@ def write(path: Path, content: bytes | str) -> None:
         temporary.replace(path)
         flush(path.parent)
     except OSError as error:
-        error.filename = error.filename or str(path)  # a full disk's names none
+        error.filename = error.filename or str(path)  # the error of a full disk names no file
         raise
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it that are missing, each flushed to the disk."""
+    """Make a folder and its missing parents, each flushed to the disk."""
     if not folder.is_dir():
         make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
@@ -37,7 +39,7 @@ def make_folder(folder: Path) -> None:
 
 
 def flush(folder: Path) -> None:
-    """Write the names in a folder to the disk: a file's own flush leaves out its name."""
+    """Flush the names in a folder to the disk; the flush of a file leaves out its name."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""A GPU for each process, where there are several."""
+"""NVIDIA GPUs: count them, and claim one for this process."""
 
 import os
 import tempfile
@@ -9,36 +9,38 @@ from typing import IO
 
 from eqco.runtime.lock import try_hold
 
-NO_GPU = ("", "-1", "NoDevFiles")  # what SLURM and people write for it
+NO_GPU = ("", "-1", "NoDevFiles")  # values of CUDA_VISIBLE_DEVICES that hide all GPUs
 
 
 def count() -> int:
-    """NVIDIA GPUs that a program started here may use; without importing torch."""
+    """The number of NVIDIA GPUs that a program started here may use, without importing torch."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         names = [name.strip() for name in visible.split(",")]
-        # as CUDA reads it: what follows a name that is none is not visible
+        # CUDA stops reading at the first name that is no GPU
         return len(list(takewhile(lambda name: name not in NO_GPU, names)))
     return len(list(Path("/dev").glob("nvidia[0-9]*")))
 
 
-_claims: list[IO[str]] = []  # until this process ends
+_claims: list[IO[str]] = []  # open lock files, held until this process ends
 
 
 def claim(names: list[str], folder: Path | None = None) -> int:
-    """Take the first of several GPUs that no other process has claimed; wait where all are.
+    """Claim the first GPU that no other process has claimed; wait if all are claimed.
+
+    The claim lasts until this process ends.
 
     Args:
         names: of the GPUs, the same in every process.
-        folder: of the locks, by default the machine's temporary files of this user.
+        folder: for the locks; by default one for this user in the machine's temporary files.
 
     Returns:
-        Its index; it is this process's until the process ends.
+        The index of the GPU.
     """
     folder = folder or Path(tempfile.gettempdir(), f"eqco-gpus-{os.getuid()}")
     while True:
         for index, name in enumerate(names):
-            if held := try_hold(folder / name):
-                _claims.append(held)
+            if lock := try_hold(folder / name):
+                _claims.append(lock)
                 return index
         time.sleep(1)

@@ -1,4 +1,4 @@
-"""Locks that die with their owner."""
+"""File locks that end with their owner."""
 
 import fcntl
 import os
@@ -13,11 +13,14 @@ from eqco.errors import InputError
 
 
 def try_hold(path: Path) -> IO[str] | None:
-    """Take the lock on ``path``: its open file, or None when another process holds it.
+    """Take the lock on ``path`` if it is free.
 
-    The lock ends when the file is closed, or its process ends, however it ends. On a network file
-    system it holds between machines where ``flock`` does (NFS since Linux 2.6.12; Lustre mounted
-    with it).
+    The lock ends when the file is closed, or when the process ends in whatever way. Between
+    machines it holds if the network file system supports ``flock`` (NFS since Linux 2.6.12; Lustre
+    if mounted with it).
+
+    Returns:
+        The open file, or None if another process holds the lock.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     file = path.open("a+", encoding="utf-8")
@@ -31,14 +34,14 @@ def try_hold(path: Path) -> IO[str] | None:
 
 @contextmanager
 def hold(path: Path, *, wait: bool) -> Iterator[None]:
-    """Hold the lock on ``path`` for the length of the block, as ``try_hold`` does.
+    """Hold the lock on ``path`` for the duration of the block; see ``try_hold``.
 
     Args:
-        path: of the lock's file; holds the owner's name.
-        wait: for another owner to end, or raise.
+        path: the lock's file, which holds the owner's name.
+        wait: if another process holds the lock, wait for it; otherwise raise.
 
     Raises:
-        InputError: when another process holds it and ``wait`` is false.
+        InputError: if another process holds the lock and ``wait`` is false.
     """
     file = try_hold(path)
     if file is None:
@@ -56,9 +59,10 @@ def hold(path: Path, *, wait: bool) -> Iterator[None]:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a process holds the lock on ``path``, a file, as far as ``flock`` tells here.
+    """Whether a process holds the lock on the file ``path``, as far as ``flock`` tells here.
 
-    It is asked for a moment with a shared lock: an owner who comes in it waits, if it waits at all.
+    Takes a shared lock for a moment to find out. A process that asks for the lock at that moment
+    has to try again.
     """
     with path.open(encoding="utf-8") as file:
         try:
@@ -74,7 +78,7 @@ def owner_is_here(path: Path) -> bool:
 
 
 def _sign(file: IO[str]) -> IO[str]:
-    """Write the owner's name, for whoever finds the lock held."""
+    """Write the owner's name into the file, for processes that find the lock held."""
     file.truncate(0)
     file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
     file.flush()

@@ -1,7 +1,7 @@
-"""The C library's allocator: memory that a step frees is kept for the next one.
+"""The C library's allocator: keep the memory that a step frees for the next step.
 
-glibc gives large blocks back to the system at once, and a fresh page costs more than a pass over
-it: without this a step of ResNet-18 on a CPU takes 1.17 times as long (benchmarks/records.md).
+glibc returns large blocks to the system at once, and a fresh page costs more than a pass over it.
+With this setting a step of ResNet-18 on a CPU is 1.17 times as fast (benchmarks/records.md).
 """
 
 import ctypes
@@ -10,10 +10,10 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 def keep_freed_memory() -> None:
-    """From here on, in this process; where the C library is another, nothing happens."""
+    """Keep freed memory in this process from now on. Does nothing if the C library is not glibc."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError):
         return
-    mallopt(M_MMAP_THRESHOLD, 2**30)  # bytes, from which a block is mapped for itself
-    mallopt(M_TRIM_THRESHOLD, 2**31 - 1)  # bytes free at the end of the heap, the most there can be
+    mallopt(M_MMAP_THRESHOLD, 2**30)  # bytes from which a block gets a mapping of its own
+    mallopt(M_TRIM_THRESHOLD, 2**31 - 1)  # bytes that may stay free at the heap's end; the maximum

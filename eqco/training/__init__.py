@@ -1,1 +1,1 @@
-"""From views to a trained encoder."""
+"""Training: the loop from views to a trained encoder."""

@@ -1,4 +1,4 @@
-"""What a training step needs of a device's memory, told before it starts."""
+"""The memory and the passes of a training step, known before it starts."""
 
 from typing import Any
 
@@ -12,61 +12,62 @@ from eqco.study.study import Cell, Study
 
 
 def gradient_passes(method: str, symmetric: bool) -> int:
-    """Views of an image that go through the encoder with a gradient in each step."""
+    """The number of an image's views that go through the encoder with a gradient in each step."""
     return 2 if symmetric or not METHODS[method].momentum else 1
 
 
 def estimate(study: Study, cell: Cell, ranks: int = 1) -> int:
-    """Bytes that a step needs on each rank's device, at least.
+    """Minimum bytes that a step needs on each rank's device.
 
-    Weights, gradients, momenta, key encoder and queue; what the encoder keeps of its passes for the
-    gradient, counted on a pass without memory; the views. What single operations take beside that,
-    and images that lie on the device, are left out.
+    Counted are weights, gradients, momenta, key encoder and queue; the activations that the encoder
+    saves for the gradient; and the views. The temporary memory of single operations and images on
+    the device are left out.
 
     Args:
         study: the recipe.
         cell: the method, its K and the batch.
-        ranks: that share the batch.
+        ranks: the number of ranks that share the batch.
     """
     channels, size = study.data.channels, study.data.size
-    share = cell.batch // ranks
-    with torch.device("meta"):  # sizes without memory
+    images_per_rank = cell.batch // ranks
+    with torch.device("meta"):  # tensors that have a size but no memory
         encoder = Encoder(study.network, channels)
         method = METHODS[cell.method].build(encoder, cell, study.pretrain)
-        views = torch.empty(share, channels, size, size)
+        views = torch.empty(images_per_rank, channels, size, size)
     trained = [parameter for parameter in method.parameters() if parameter.requires_grad]
     state = _bytes(method.state_dict().values()) + 2 * _bytes(trained)
     precision = getattr(torch, study.pretrain.precision)
-    kept: dict[int, torch.UntypedStorage] = {}  # several operations keep the same one
+    # by identity (_cdata: torch has no public one), as several operations save the same storage
+    activations: dict[int, torch.UntypedStorage] = {}
 
-    def keep(tensor: Tensor) -> Tensor:
+    def record(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        kept[storage._cdata] = storage
+        activations[storage._cdata] = storage
         return tensor
 
-    # in eval mode it keeps as much, and batch norm asks neither other ranks nor for whole groups
+    # eval mode saves as much, and its batch norm needs neither other ranks nor whole groups
     encoder = encoder.to(precision).eval()
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor):
         encoder.projector(encoder.backbone(views.to(precision)))
     for parameter in encoder.parameters():
-        kept.pop(parameter.untyped_storage()._cdata, None)
+        activations.pop(parameter.untyped_storage()._cdata, None)
     passes = gradient_passes(cell.method, study.pretrain.symmetric)
-    return state + passes * _bytes(kept.values()) + 2 * views.nbytes
+    return state + passes * _bytes(activations.values()) + 2 * views.nbytes
 
 
 def check(study: Study, cell: Cell, device: torch.device, ranks: int) -> None:
-    """Raise InputError when a step needs more memory than the device has."""
+    """Raise InputError if a step needs more memory than the device has."""
     needed = estimate(study, cell, ranks)
     if device.type == "cuda":
-        there = torch.cuda.get_device_properties(device).total_memory
+        available = torch.cuda.get_device_properties(device).total_memory
     else:
         import psutil
 
-        there = psutil.virtual_memory().total
-    if needed > there:
+        available = psutil.virtual_memory().total
+    if needed > available:
         raise InputError(
             f"pretrain.batch: {cell.batch}: a step needs at least {needed / 1e9:,.2f} GB of "
-            f"memory, {device} has {there / 1e9:,.2f} GB: take more than {ranks} GPU, "
+            f"memory, {device} has {available / 1e9:,.2f} GB: take more than {ranks} GPU, "
             "pretrain.precision: bfloat16, or a smaller batch"
         )
 

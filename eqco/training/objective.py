@@ -1,4 +1,4 @@
-"""The loss of a cell: similarities of its anchors to a loss per anchor, and to its weight W."""
+"""The loss of a cell: from the similarities of anchors to a loss and a weight W per anchor."""
 
 from collections.abc import Callable
 from functools import partial
@@ -12,12 +12,12 @@ Objective = Callable[[Tensor, Negatives], Tensor]  # (A,), (A, K) -> (A,)
 
 
 def objective(cell: Cell, settings: LossSettings) -> Objective:
-    """The function that the cell minimises the mean of.
+    """The loss per anchor, whose mean the cell minimises.
 
-    Two are controls, for whether a gain is the weighting of anchors or the scale of the gradient:
-    ``info-nce-rescaled`` is InfoNCE divided by the batch mean of its W, so the anchors keep their
-    different weights and the mean weight is 1; ``dcl-rescaled`` is DCL times that mean, so all
-    anchors weigh the same and the mean weight is InfoNCE's.
+    Two losses are controls. They tell apart whether a gain comes from the weighting of anchors or
+    from the scale of the gradient. ``info-nce-rescaled`` is InfoNCE divided by the batch mean of
+    its W: the anchors keep their different weights, and the mean weight is 1. ``dcl-rescaled`` is
+    DCL times that mean: all anchors weigh the same, and the mean weight is InfoNCE's.
     """
     tau = cell.temperature
     match cell.loss:
@@ -34,7 +34,7 @@ def objective(cell: Cell, settings: LossSettings) -> Objective:
 
 
 def margin(cell: Cell) -> float:
-    """The cell's margin as a number: EqCo's from its K, α and τ."""
+    """The cell's margin as a number; EqCo's follows from K, α and τ."""
     if cell.margin == "eqco":
         assert cell.alpha is not None, "a cell with EqCo's margin has an α"
         return eqco_margin(cell.negatives, cell.alpha, cell.temperature)
@@ -44,7 +44,7 @@ def margin(cell: Cell) -> float:
 def weights(
     cell: Cell, settings: LossSettings, positive: Tensor, negatives: Negatives
 ) -> Tensor | None:
-    """The weight W (A,) of the cell's own loss, by which its gradient differs from DCL's.
+    """The weight W (A,) of the cell's loss, the factor of its gradient relative to DCL's.
 
     None for DCLW, whose weight is on the positive term alone.
 
