@@ -260,35 +260,9 @@ def theory(
     ] = None,
 ) -> None:
     """Draw EqCo's two statements: the mean gradient and the bound against K, margins 0 and eqco."""
-    import pandas as pd
+    from eqco.commands.theory import write_theory
 
-    from eqco.data.packed import read_manifest
-    from eqco.losses import theory as statements
-    from eqco.report import figures
-    from eqco.runtime.files import write
-    from eqco.store.cells import read_encoder
-
-    parsed = _read(study)
-    channels = len(read_manifest(data)["mean"])
-    encoders = {"initial": statements.initial(parsed, channels)}
-    if encoder is not None:
-        encoders["trained"] = statements.initial(parsed, channels)
-        try:
-            encoders["trained"].load_state_dict(read_encoder(encoder).tensors)
-        except RuntimeError:
-            raise InputError(f"{encoder}: is not of the network of {study}") from None
-    curves = []
-    for name, model in encoders.items():
-        q, k = statements.embeddings(model, parsed, data)
-        rows = statements.curves(q, k, alpha=parsed.alpha, temperature=parsed.temperature)
-        curves.append(rows.assign(encoder=name))
-    drawn = pd.concat(curves)
-    shown = drawn[["encoder", *(name for name in drawn if name != "encoder")]]
-    write(out / "theory.csv", shown.to_csv(index=False, float_format="%.4f"))
-    write(out / "theory.md", shown.to_markdown(index=False, floatfmt=".3f") + "\n")
-    title = f"{parsed.study}: α = {parsed.alpha:g}, τ = {parsed.temperature:g}"
-    figures.theory(drawn, title, out / "theory")
-    print((out / "theory.md").read_text(), end="")
+    print(write_theory(_read(study), data, out, encoder), end="")
 
 
 @app.command()

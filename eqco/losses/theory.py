@@ -1,106 +1,101 @@
-"""The two statements of EqCo, drawn from real embeddings: gradient and bound against K."""
+"""The two statements of EqCo, from embeddings: mean gradient and bound against K."""
 
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from typing import Any
 
-import pandas as pd
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from eqco.data.augmentation import Augmentation
-from eqco.data.packed import load, read_manifest
-from eqco.losses import eqco_margin
+from eqco.losses.family import eqco_margin
 from eqco.losses.sampling import others
-from eqco.methods.base import l2_normalize
-from eqco.networks.encoder import Encoder
-from eqco.runtime.seeds import draw_seed
-from eqco.study.study import Study
 
 KS = (1, 2, 4, 16, 64, 256, 512)
 
 
-def embeddings(encoder: Encoder, study: Study, data: Path, images: int = 1024) -> list[Tensor]:
-    """Unit embeddings (M, D) of two views of the first M training images.
-
-    The encoder is in train mode, as in a step of its training: batch norm sees the M views.
-    """
-    manifest = read_manifest(data)
-    batch = load(data, "train", images)["images"]
-    mean, std = (torch.tensor(manifest[name]) for name in ("mean", "std"))
-    augment = Augmentation(study.augment, mean, std)
-    views = augment(batch.repeat(2, 1, 1, 1), draw_seed(0, "views", 0)).chunk(2)
-    with torch.no_grad():
-        return [l2_normalize(encoder.train()(view)) for view in views]
-
-
-def initial(study: Study, channels: int) -> Encoder:
-    """The study's encoder with random weights."""
-    with torch.random.fork_rng():
-        torch.manual_seed(draw_seed(0, "weights", 0))
-        return Encoder(study.network, channels)
-
-
 def curves(
-    q: Tensor, k: Tensor, *, alpha: float, temperature: float, draws: int = 32
-) -> pd.DataFrame:
-    """Gradient and bound against K, for margins 0 and EqCo's.
+    q: Tensor,
+    k: Tensor,
+    *,
+    alpha: float,
+    temperature: float,
+    generator: Callable[[int], torch.Generator],
+    draws: int = 32,
+    ks: Sequence[int] = KS,
+) -> list[dict[str, Any]]:
+    """Gradient and bound against K, for InfoNCE (margin 0) and for EqCo's margin.
+
+    The gradient is in closed form: a weight per query, times the gradient of the decoupled loss.
 
     Args:
         q: unit queries (M, D).
-        k: unit keys (M, D), the positive of a query in its own row.
-        alpha: α.
+        k: unit keys (M, D); row i is the positive of query i.
+        alpha: α of EqCo's margin.
         temperature: τ.
-        draws: of K negatives for every query, out of the M − 1 other keys.
+        generator: the source of randomness for each K.
+        draws: draws of K negatives for every query, out of the M − 1 other keys.
+        ks: the K; those of at least M are left out.
 
     Returns:
-        A row a margin and K ≤ M − 1: ``gradient``, the mean over queries of ‖E ∂L/∂q‖, the
-        expectation over draws; ``relative``, it over that of the largest K; ``norm``, the mean of
-        ‖∂L/∂q‖, which few negatives make larger: they are noisy; ``bound``, log(1 + K exp(m/τ)) − L
-        in nats, with the caveat of ``diagnostics.bound``.
+        A row for each margin (``0``, then ``eqco``) and each K, with these entries:
+
+        - ``margin`` and ``negatives``: m and K.
+        - ``gradient``: the mean over queries of ‖E ∂L/∂q‖, the expectation over draws.
+        - ``relative``: ``gradient`` divided by that of the largest K.
+        - ``norm``: the mean of ‖∂L/∂q‖. Few negatives make it larger: they are noisy.
+        - ``bound``: log(1 + K exp(m/τ)) − L in nats. It is no bound if α > K and K is small.
     """
-    rows = []
     scaled = q @ k.T / temperature  # (M, M)
-    for negatives in [n for n in KS if n < len(q)]:
+    rows: dict[str, list[dict[str, Any]]] = {"0": [], "eqco": []}
+    for negatives in [n for n in ks if n < len(q)]:
         margins = torch.tensor([0.0, eqco_margin(negatives, alpha, temperature)])  # (2,)
-        shift = margins[:, None] / temperature
-        total = q.new_zeros(2, *q.shape)
+        shift = margins[:, None] / temperature  # (2, 1)
+        mean_gradient = q.new_zeros(2, *q.shape)  # (2, M, D)
         norm = loss = q.new_zeros(2, dtype=torch.float64)
-        generator = torch.Generator().manual_seed(draw_seed(0, "negatives", negatives))
-        for _ in range(draws):  # the same for both margins
-            columns = _draw(len(q), negatives, generator)
+        source = generator(negatives)
+        for _ in range(draws):  # both margins see the same draws
+            columns = _draw(len(q), negatives, source)
             push, gradient = _decoupled(scaled, k, columns)
             x = scaled.diagonal() - shift - push  # (2, M), and L = −log σ(x)
-            weight = torch.sigmoid(-x)
-            total.addcmul_(weight[:, :, None], gradient, value=1 / (draws * temperature))
+            weight = torch.sigmoid(-x)  # (2, M)
+            mean_gradient.addcmul_(weight[:, :, None], gradient, value=1 / (draws * temperature))
             norm = norm + (weight * gradient.norm(dim=1)).mean(dim=1) / (draws * temperature)
             loss = loss - F.logsigmoid(x).mean(dim=1) / draws
         bound = torch.log1p(negatives * shift[:, 0].double().exp()) - loss
-        values = {"gradient": total.norm(dim=2).mean(dim=1), "norm": norm, "bound": bound}
-        for i, margin in enumerate(("0", "eqco")):
-            numbers = {name: float(value[i]) for name, value in values.items()}
-            rows.append({"margin": margin, "negatives": negatives, **numbers})
-    table = pd.DataFrame(rows).sort_values("margin", kind="stable", ignore_index=True)
-    largest = table.groupby("margin", sort=False)["gradient"].transform("last")
-    table.insert(3, "relative", table["gradient"] / largest)
-    return table
+        size = mean_gradient.norm(dim=2).mean(dim=1)  # (2,)
+        for i, (margin, points) in enumerate(rows.items()):
+            points.append(
+                {
+                    "margin": margin,
+                    "negatives": negatives,
+                    "gradient": float(size[i]),
+                    "relative": 1.0,
+                    "norm": float(norm[i]),
+                    "bound": float(bound[i]),
+                }
+            )
+    for points in rows.values():
+        for point in points:
+            point["relative"] = point["gradient"] / points[-1]["gradient"]
+    return [point for points in rows.values() for point in points]
 
 
 def _draw(anchors: int, negatives: int, generator: torch.Generator) -> Tensor:
-    """Others of every anchor (M, K): those that ``negatives.sample`` draws, without its sort."""
+    """K of the others of every anchor (M, K): those that ``sampling.sample`` draws, unsorted."""
     order = torch.rand(anchors, anchors - 1, generator=generator)
     columns = order.topk(negatives, largest=False, sorted=False).indices
     return others(columns, torch.arange(anchors))
 
 
 def _decoupled(scaled: Tensor, k: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
-    """log S (M,), and τ times the decoupled loss's gradient in the queries (M, D).
+    """log S (M,), and τ times the gradient of the decoupled loss in the queries (M, D).
 
-    That of every other loss is its weight times this one: see ``eqco.losses``.
+    The gradient of every other loss is its weight times this one; see ``losses.family``.
 
     Args:
         scaled: s/τ (M, M).
         k: keys (M, D).
-        columns: of the drawn ones, (M, K).
+        columns: of the K negatives of each query, (M, K).
     """
     s = scaled.gather(1, columns)  # (M, K)
     push = s.logsumexp(dim=1)
