@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from eqco.losses import SharedNegatives
 from eqco.losses import family as losses
 from eqco.losses import shared_negatives as module
-from eqco.losses.sampling import others, sample
+from eqco.losses.sampling import sample, skip_own
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -21,7 +21,7 @@ def seeded(seed: int) -> torch.Generator:
 
 
 def other_keys(n: int, k: int, generator: torch.Generator, *, shared: bool) -> Tensor:
-    return others(sample(n, n - 1, k, generator, shared=shared), torch.arange(n))
+    return skip_own(sample(n, n - 1, k, generator, shared=shared), torch.arange(n))
 
 
 @given(n=st.integers(2, 40), data=st.data(), seed=st.integers(0, 2**31), shared=st.booleans())

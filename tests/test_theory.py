@@ -10,7 +10,7 @@ from test_cli import eqco, fails
 from torch.nn import functional as F
 
 from eqco.losses import eqco_margin, info_nce, theory
-from eqco.losses.sampling import others, sample
+from eqco.losses.sampling import sample, skip_own
 from eqco.runtime.seeds import draw_seed
 
 pytestmark = pytest.mark.usefixtures("fork_server")
@@ -51,7 +51,7 @@ def test_the_curves_are_those_of_a_backward_pass_through_the_loss(temperature):
         for _ in range(draws):
             drawn = sample(len(q), len(q) - 1, negatives, source, shared=False)
             x = q.clone().requires_grad_()
-            s = (x @ k.T).gather(1, others(drawn, torch.arange(len(q))))
+            s = (x @ k.T).gather(1, skip_own(drawn, torch.arange(len(q))))
             loss = info_nce((x * k).sum(1), s, temperature=temperature, margin=m)
             gradients += torch.autograd.grad(loss.sum(), x)
             losses.append(loss.mean().item())

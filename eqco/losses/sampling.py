@@ -31,7 +31,7 @@ def sample(
     return torch.rand(anchors, candidates, generator=generator, device=device).argsort(dim=1)[:, :k]
 
 
-def others(column: Tensor, own: Tensor) -> Tensor:
+def skip_own(column: Tensor, own: Tensor) -> Tensor:
     """Turn indices among the n − 1 others into indices among all n, by skipping the own index.
 
     Args:

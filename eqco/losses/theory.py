@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from eqco.losses.family import eqco_margin
-from eqco.losses.sampling import others
+from eqco.losses.sampling import skip_own
 
 KS = (1, 2, 4, 16, 64, 256, 512)
 
@@ -84,7 +84,7 @@ def _draw(anchors: int, negatives: int, generator: torch.Generator) -> Tensor:
     """K of the others of every anchor (M, K): those that ``sampling.sample`` draws, unsorted."""
     order = torch.rand(anchors, anchors - 1, generator=generator)
     columns = order.topk(negatives, largest=False, sorted=False).indices
-    return others(columns, torch.arange(anchors))
+    return skip_own(columns, torch.arange(anchors))
 
 
 def _decoupled(scaled: Tensor, k: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:

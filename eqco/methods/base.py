@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eqco.losses import Negatives
-from eqco.losses.sampling import others, sample
+from eqco.losses.sampling import sample, skip_own
 from eqco.networks.encoder import Encoder
 from eqco.runtime.ranks import gather, share
 from eqco.study.study import Cell, Pretrain
@@ -69,7 +69,7 @@ class Contrastive(nn.Module):
         """
         n = len(s)
         column = sample(n, n - 1, self.k, generator, shared=self.shared)  # (N, K)
-        return s.diagonal(), s.gather(1, others(column, torch.arange(n, device=s.device)))
+        return s.diagonal(), s.gather(1, skip_own(column, torch.arange(n, device=s.device)))
 
 
 class MomentumContrastive(Contrastive):

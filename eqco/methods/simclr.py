@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from eqco.losses.sampling import others, sample
+from eqco.losses.sampling import sample, skip_own
 from eqco.methods.base import Contrastive, Similarities
 
 
@@ -23,4 +23,4 @@ class SimCLR(Contrastive):
         view, image = column // (n - 1), column % (n - 1)
         own = torch.arange(2 * n, device=s.device) % n  # (2N,)
         positive = torch.cat([s.diagonal(n), s.diagonal(-n)])  # (2N,)
-        return positive, s.gather(1, view * n + others(image, own))
+        return positive, s.gather(1, view * n + skip_own(image, own))

@@ -64,17 +64,17 @@ def pretrain(
         training.restore(state.step, state.tensors)
         epoch.resume(state)
         history = state.values["history"]
-    _write_progress(progress, history, epoch, study.pretrain.epochs)
+    _write_progress(progress, history, study.pretrain.epochs)
 
     while training.step < training.steps:
         epoch.add(training.advance())
         if training.step % training.steps_per_epoch == 0:
             epoch.check_finite(history)
             history.append(epoch.entry())
-            epoch.start()
             if rank() == 0:
                 report(history[-1])
-            _write_progress(progress, history, epoch, study.pretrain.epochs)
+            _write_progress(progress, history, study.pretrain.epochs)
+            epoch.start()
         resumable.after_step(
             training.step, training.steps, lambda: _state(training, epoch, history)
         )
@@ -91,16 +91,15 @@ def _state(training: Training, epoch: Epoch, history: History) -> State:
     return State(training.step, {**epoch.tensors(), **training.tensors()}, values)
 
 
-def _write_progress(path: Path | None, history: History, epoch: Epoch, epochs: int) -> None:
+def _write_progress(path: Path | None, history: History, epochs: int) -> None:
     if path is None or rank() > 0:
         return
-    finished_seconds = sum(entry["images"] / entry["images_per_s"] for entry in history)
     write_progress(
         path,
         epoch=len(history),
         epochs=epochs,
         images_per_s=history[-1]["images_per_s"] if history else 0.0,
-        seconds=finished_seconds + epoch.seconds,
+        seconds=sum(entry["images"] / entry["images_per_s"] for entry in history),
     )
 
 
