@@ -27,7 +27,7 @@ class Diverged(InputError):
 class Interrupted(Exception):
     """A signal has stopped a run whose state is saved.
 
-    The command line prints the message and exits with ``EXIT_CODE``: run again to go on.
+    The command line prints the message and exits with ``EXIT_CODE``; the same command resumes.
     """
 
     EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h

@@ -87,7 +87,7 @@ def test_damage_is_told(checkpoints, capsys):
     (path,) = files(checkpoints)
     path.write_bytes(path.read_bytes()[:-1])
     assert checkpoints.load() is None
-    assert capsys.readouterr().err == f"eqco: {path}: is damaged, an older one is used\n"
+    assert capsys.readouterr().err == f"{path}: is damaged, an older one is used\n"
 
 
 class Disk:
@@ -324,7 +324,7 @@ def test_signals_and_kills_end_in_the_same_encoder(command, tmp_path):
             assert code == -signal.SIGKILL
         else:
             assert code == Interrupted.EXIT_CODE
-            assert f"eqco: stopped by {name} at step" in process.stderr.read()
+            assert f"stopped by {name} at step" in process.stderr.read()
         assert not (tmp_path / "parts" / "encoder.safetensors").exists()
     assert command("parts").wait() == 0
     for name in ("encoder.safetensors", "config.json"):

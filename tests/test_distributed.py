@@ -174,7 +174,7 @@ def test_a_killed_rank_stops_the_job_and_another_number_goes_on(long, undisturbe
     ranks_of(process)[lost].kill()
     assert process.wait(60) == 75
     assert re.search(
-        rf"eqco: rank {lost} of 2 has ended by SIGKILL, the others were stopped: "
+        rf"rank {lost} of 2 has ended by SIGKILL, the others were stopped: "
         "the same command goes on from the last checkpoint\n",
         long.log,
     )

@@ -1,7 +1,9 @@
-"""Where a study stands: real trainings that run, end, are stopped, fail; and the time left."""
+"""The status of a study: trainings that run, are stopped, fail or end; and the time left."""
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,9 +15,12 @@ from helpers import TINY, make_up_cells, with_values
 
 from eqco import forkserver
 from eqco.commands import cli
-from eqco.report.status import RECENT, Status, duration, status, time_left
+from eqco.report.status import RECENT, Status, duration, read, time_left
+from eqco.runtime.lock import hold
 from eqco.store.archive import KEPT
-from eqco.study.study import Study, load_study
+from eqco.store.cells import PROGRESS
+from eqco.study.grid import cells
+from eqco.study.study import Study, config_hash, load_study
 
 pytestmark = pytest.mark.usefixtures("fork_server")
 GRID = {"methods": ["simo"], "negatives": [1, 16], "margins": [0], "seeds": [0, 1]}
@@ -73,73 +78,99 @@ def start(study_file, digits, tmp_path):
 
 
 def of(study: Study, results: Path) -> dict[str, Status]:
-    return {cell.path: cell for cell in status(study, results, "tiny.yaml")}
+    return {cell.path: cell for cell in read(study, results, "tiny.yaml")}
 
 
-def wait_for(study: Study, results: Path, path: str, told: str) -> Status:
+def wait_for(study: Study, results: Path, path: str, detail: str) -> Status:
     for _ in range(1200):
         cell = of(study, results)[path]
-        if told in cell.told:
+        if cell.state == "running" and detail in cell.detail:
             return cell
         time.sleep(0.05)
     raise AssertionError(cell)
 
 
-def test_a_training_runs_is_stopped_goes_on_and_is_killed(study, start, tmp_path):
+def write_progress(results: Path, path: str, host: str, epoch: int = 250) -> Path:
+    """Write what a training of 1000 epochs writes after one of them, 100 s after its start."""
+    state = results / "state" / path
+    state.mkdir(parents=True, exist_ok=True)
+    progress = {"epoch": epoch, "epochs": 1000, "images_per_s": 1234.5, "seconds": 100.0}
+    (state / PROGRESS).write_text(json.dumps({**progress, "host": host}))
+    return state
+
+
+def test_a_training_runs_is_stopped_resumes_and_is_killed(study, start, tmp_path):
     assert {cell.state for cell in of(study, tmp_path).values()} == {"waiting"}
     process = start(FIRST)
-    running = wait_for(study, tmp_path, FIRST, "epoch ")
     wait_for(study, tmp_path, FIRST, "images/s")
-    assert running.state == "running"
     assert [cell.state for cell in of(study, tmp_path).values()] == ["running", *["waiting"] * 3]
-    os.utime(tmp_path / "cells" / FIRST / "pretrain.log", (0, 0))  # the lock tells, not the time
-    assert of(study, tmp_path)[FIRST].state == "running"
+    while not list(tmp_path.rglob("step-*")):
+        time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     assert process.wait() == 75
     stopped = of(study, tmp_path)[FIRST]
-    assert (stopped.state, stopped.told) == ("waiting", "goes on from a checkpoint")
+    assert (stopped.state, stopped.detail) == ("waiting", "resumes from a checkpoint")
+    assert 0 < stopped.remaining_s < 1000
     process = start(FIRST, cold=True)
     wait_for(study, tmp_path, FIRST, "images/s")
     process.kill()
     process.wait()
     assert of(study, tmp_path)[FIRST].state == "waiting"
-    # of an owner elsewhere, whose lock may not be seen here, what it wrote tells
-    lock = tmp_path / "state" / FIRST / "lock"
-    taken = lock.stat().st_mtime
-    lock.write_text("process 1 on another-machine\n")
-    os.utime(lock, (taken, taken))
-    running = of(study, tmp_path)[FIRST]
-    assert running.state == "running"
-    assert running.left > 0
+
+
+def test_a_held_lock_is_a_running_training(study, tmp_path):
+    state = write_progress(tmp_path, FIRST, socket.gethostname())
+    assert of(study, tmp_path)[FIRST].state == "waiting"  # without a checkpoint: from the beginning
+    with hold(state / "lock", wait=False):
+        running = of(study, tmp_path)[FIRST]
+        assert running == Status(FIRST, "running", "epoch 250 of 1000, 1,234 images/s", 300)
+        write_progress(tmp_path, FIRST, socket.gethostname(), epoch=0)
+        assert of(study, tmp_path)[FIRST] == Status(FIRST, "running", "first epoch", None)
+
+
+def test_a_training_on_another_machine_runs_while_its_files_are_recent(study, tmp_path):
+    state = write_progress(tmp_path, FIRST, "another-machine")
+    assert of(study, tmp_path)[FIRST].state == "running"
     old = time.time() - RECENT - 1
-    for path in [*tmp_path.rglob("step-*"), *tmp_path.rglob("lock"), *tmp_path.rglob("*.log")]:
-        os.utime(path, (old, old))
+    os.utime(state / PROGRESS, (old, old))
     assert of(study, tmp_path)[FIRST].state == "waiting"
+    # within a long epoch its checkpoints are recent
+    checkpoints = state / config_hash(study.resolve(cells(study)[FIRST]))
+    checkpoints.mkdir()
+    (checkpoints / "step-1").touch()
+    assert of(study, tmp_path)[FIRST].state == "running"
+    os.utime(checkpoints / "step-1", (old, old))
+    assert of(study, tmp_path)[FIRST] == Status(FIRST, "waiting", "resumes from a checkpoint", 300)
+    write_progress(tmp_path, FIRST, "another-machine")
+    log = tmp_path / "cells" / FIRST / "pretrain.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("eqco: data/digits: is gone\n")
+    assert of(study, tmp_path)[FIRST] == Status(FIRST, "failed", "data/digits: is gone")
 
 
 def test_an_error_has_failed_until_it_runs_again(study, start, tmp_path):
     assert start(FIRST, "--expect", "another").wait() == 1
     failed = of(study, tmp_path)[FIRST]
     assert failed.state == "failed"
-    assert failed.told.endswith("start Snakemake again")
+    assert failed.detail.endswith("start Snakemake again")
     log = tmp_path / "cells" / SECOND / "pretrain.log"
     log.parent.mkdir(parents=True)
     log.write_text("Traceback (most recent call last):\n  ...\nRuntimeError: out of memory\n")
-    assert of(study, tmp_path)[SECOND].told == "RuntimeError: out of memory"
+    assert of(study, tmp_path)[SECOND].detail == "RuntimeError: out of memory"
 
 
 def test_done_failed_and_the_time_left_are_those_of_the_results(study, start, tmp_path):
     make_up_cells(study, tmp_path)
     whole = (tmp_path / KEPT).read_text().splitlines()
     assert [cell.state for cell in of(study, tmp_path).values()] == ["done"] * 4
-    assert time_left(status(study, tmp_path, "")) == "nothing left"
+    assert time_left(read(study, tmp_path, "")) == "nothing left"
     two = [line.replace('"seconds": ', '"seconds": 1') for line in whole[:2]]
     diverged = whole[2].replace('"failed": null', '"failed": "the loss is not finite"')
     (tmp_path / KEPT).write_text("\n".join([*two, diverged]))
-    found = of(study, tmp_path)
-    assert found[THIRD] == Status(THIRD, "failed", "the loss is not finite")
-    assert found[FOURTH].state == "waiting"
-    assert 1000 < found[FOURTH].left < 1e5  # the mean of the two
+    statuses = of(study, tmp_path)
+    assert statuses[THIRD] == Status(THIRD, "failed", "the loss is not finite")
+    assert statuses[FOURTH].state == "waiting"
+    assert 1000 < statuses[FOURTH].remaining_s < 1e5  # the mean of the two
 
 
 def test_an_evaluation_runs_while_its_log_is_new(study_file, digits, tmp_path):
@@ -148,10 +179,12 @@ def test_an_evaluation_runs_while_its_log_is_new(study_file, digits, tmp_path):
     folder = tmp_path / "cells" / FIRST
     cli.pretrain(study_file, FIRST, digits, folder)
     study = load_study(study_file)
-    assert of(study, tmp_path)[FIRST].told == "trained, not rated"
+    assert of(study, tmp_path)[FIRST].detail == "trained, not evaluated"
     (folder / "linear.log").touch()
-    assert of(study, tmp_path)[FIRST] == Status(FIRST, "running", "rated")
+    assert of(study, tmp_path)[FIRST] == Status(FIRST, "running", "evaluation")
     os.utime(folder / "linear.log", (0, 0))
+    assert of(study, tmp_path)[FIRST].state == "running"  # its probe may have written the progress
+    os.utime(folder / "state" / PROGRESS, (0, 0))
     assert of(study, tmp_path)[FIRST].state == "waiting"
     (folder / "linear.log").write_text("eqco: data/digits: is gone\n")
     assert of(study, tmp_path)[FIRST] == Status(FIRST, "failed", "data/digits: is gone")
@@ -168,8 +201,8 @@ def test_an_evaluation_runs_while_its_log_is_new(study_file, digits, tmp_path):
     ],
 )
 def test_the_time_left_is_shared_by_the_cells_that_run(cells_left, expected):
-    found = [Status(str(i), state, "", left) for i, (state, left) in enumerate(cells_left)]
-    assert time_left(found).startswith(expected)
+    statuses = [Status(str(i), state, "", left) for i, (state, left) in enumerate(cells_left)]
+    assert time_left(statuses).startswith(expected)
 
 
 @pytest.mark.parametrize(

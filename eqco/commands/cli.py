@@ -291,27 +291,27 @@ def plan(
 
 @app.command()
 def status(study: StudyFile, results: ResultsFolder = None) -> None:
-    """Tell which cells run and which failed, how many are done and wait, and the time left.
+    """List the cells that run or have failed, count the others, and estimate the time left.
 
-    From the study's files alone: as well on a login node, while jobs run elsewhere.
+    It reads the study's files alone, so it works on a login node while jobs run elsewhere.
     """
     from rich.console import Console
     from rich.text import Text
 
-    from eqco.report import status as progress
+    from eqco.report.status import read, time_left
 
     parsed = _read(study)
-    found = progress.status(parsed, results or Path("results", parsed.study), str(study))
+    statuses = read(parsed, results or Path("results", parsed.study), str(study))
     console = Console(highlight=False, soft_wrap=True)
     styles = {"running": "cyan", "failed": "red"}
-    for cell in found:
+    for cell in statuses:
         if cell.state in styles:
-            line = f"{cell.state:8} {cell.path}  {cell.told}"
+            line = f"{cell.state:8} {cell.path}  {cell.detail}"
             console.print(Text(line, style=styles[cell.state]))
-    states = [cell.state for cell in found]
+    states = [cell.state for cell in statuses]
     counts = ", ".join(f"{states.count(s)} {s}" for s in ("running", "failed", "waiting"))
-    console.print(Text(f"{states.count('done')} of {len(found)} cells done, {counts}"))
-    console.print(Text(progress.time_left(found)))
+    console.print(Text(f"{states.count('done')} of {len(statuses)} cells done, {counts}"))
+    console.print(Text(time_left(statuses)))
 
 
 @app.command("schema")
@@ -329,13 +329,13 @@ def _read(study: Path) -> "Study":
 
 
 def main() -> None:
-    """Run a command; a mistake of the user's ends in one line and exit code 1."""
+    """Run a command. An error of the user's ends in one line, ``eqco: ...``, and exit code 1."""
     try:
         app()
     except InputError as error:
         sys.exit(f"eqco: {error}")
     except Interrupted as error:
-        print(f"eqco: {error}", file=sys.stderr)
+        print(error, file=sys.stderr)
         sys.exit(Interrupted.EXIT_CODE)
     except OSError as error:
         sys.exit(f"eqco: {error.filename or 'output'}: {error.strerror or error}")

@@ -15,9 +15,8 @@ from eqco.runtime.files import sha256
 from eqco.runtime.ranks import joined, rank
 from eqco.runtime.seeds import draw_seed
 from eqco.runtime.signals import stop_on_signals
-from eqco.store.cells import SavedEncoder, read_encoder, settings_of, write_json
+from eqco.store.cells import PROGRESS, SavedEncoder, read_encoder, settings_of, write_json
 from eqco.store.checkpoint import Checkpoints
-from eqco.store.resume import PROGRESS
 from eqco.study.study import KEY_SUFFIX, Study, config_hash
 
 

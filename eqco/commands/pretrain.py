@@ -18,6 +18,7 @@ from eqco.runtime.signals import Stop, stop_on_signals
 from eqco.store.cells import (
     CONFIG,
     ENCODER,
+    PROGRESS,
     SUMMARY,
     SavedEncoder,
     is_finished,
@@ -27,7 +28,6 @@ from eqco.store.cells import (
 )
 from eqco.store.checkpoint import Checkpoints
 from eqco.store.provenance import peak_memory, provenance
-from eqco.store.resume import PROGRESS
 from eqco.study.study import Cell, Study, config_hash
 from eqco.training.cost import check
 from eqco.training.loop import pretrain

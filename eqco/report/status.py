@@ -1,6 +1,6 @@
-"""Where a study stands, from its files alone: as well on a login node while jobs run elsewhere."""
+"""The state of a study's cells, read from files alone: a login node shows jobs elsewhere too."""
 
-import re
+import socket
 import statistics
 import time
 from collections.abc import Iterable
@@ -9,39 +9,37 @@ from pathlib import Path
 from typing import Any, Literal
 
 from eqco.errors import InputError
-from eqco.runtime.lock import is_held, owner_is_here
+from eqco.runtime.lock import is_held
 from eqco.store.archive import finished
-from eqco.store.cells import EVALUATIONS, SUMMARY, read_json
+from eqco.store.cells import EVALUATIONS, PROGRESS, SUMMARY, read_json
 from eqco.study.grid import cells, hashes
 from eqco.study.study import Study
 
 RECENT = 600  # seconds: twice the time between two checkpoints
-EPOCH = re.compile(r"^epoch (\d+)/\d+ .* ([\d,]+) images/s$", re.M)  # of pretrain.log
-# what a log may end with, of a process that did not fail
-GOES_ON = re.compile(r"goes on from there$|an older one is used$|: waiting for process ")
 
 
 @dataclass(frozen=True)
 class Status:
-    """Where a cell stands: its path, its state, what is to be told of it, its seconds to go.
+    """The state of a cell.
 
-    ``left`` is of the training alone, and None where nothing tells.
+    ``detail`` is the epoch and speed of a running cell, or the error of a failed one.
+    ``remaining_s`` is the training time still to come, in seconds; None if unknown.
     """
 
     path: str
     state: Literal["done", "running", "failed", "waiting"]
-    told: str = ""
-    left: float | None = 0.0
+    detail: str = ""
+    remaining_s: float | None = 0.0
 
 
-def status(study: Study, results: Path, source: str) -> list[Status]:
-    """Every cell of the grid, in its order.
+def read(study: Study, results: Path, source: str) -> list[Status]:
+    """The status of every cell of the grid, in its order.
 
-    A cell is done, or has failed, by its results. Else it has failed when its log ends in an error.
-    It is training when the lock on its state is held; ``flock`` tells so of a process on this
-    machine, and of one elsewhere where the file system carries it. Where it may not, of an owner on
-    another machine, and of evaluations, which hold no lock, a file that was written in the last ten
-    minutes tells. All others wait: also those that were stopped, and go on from a checkpoint.
+    A cell is done, or has failed, if its results say so. A training runs if its lock is held. The
+    lock of a process on another machine may not be visible here, so a training whose last progress
+    came from another machine also runs if it wrote a file in the last ten minutes. An evaluation
+    holds no lock: it runs if its log is that recent. A cell that does not run has failed if its log
+    ends in an error. All others wait, interrupted ones included.
 
     Args:
         study: the study.
@@ -49,66 +47,62 @@ def status(study: Study, results: Path, source: str) -> list[Status]:
         source: the study file's name, for messages.
 
     Raises:
-        InputError: when a result is damaged, or the grid names a cell twice.
+        InputError: if a result is damaged, or the grid names a cell twice.
     """
     grid = cells(study, source)
     configs = hashes(study, grid)
     done = finished(configs, study.evaluate, results)
-    seconds: dict[str, list[float]] = {}  # of the trainings of each method
+    seconds: dict[str, list[float]] = {}  # per training, by method
     for path, files in done.items():
         if not files[SUMMARY]["failed"]:
             seconds.setdefault(grid[path].method, []).append(files[SUMMARY]["seconds"])
-    every = [value for values in seconds.values() for value in values]
-    found = []
+    all_seconds = [value for values in seconds.values() for value in values]
+    statuses = []
     for path, cell in grid.items():
         if path in done:
             reason = done[path][SUMMARY]["failed"]
-            found.append(Status(path, "failed", reason) if reason else Status(path, "done"))
+            statuses.append(Status(path, "failed", reason) if reason else Status(path, "done"))
         else:
-            known = seconds.get(cell.method, every)
-            whole = statistics.mean(known) if known else None
-            found.append(_unfinished(path, results, configs[path], study.pretrain.epochs, whole))
-    return found
+            alike = seconds.get(cell.method, all_seconds)
+            expected_s = statistics.mean(alike) if alike else None
+            statuses.append(_unfinished(path, results, configs[path], expected_s))
+    return statuses
 
 
-def _unfinished(path: str, results: Path, config: str, epochs: int, whole: float | None) -> Status:
-    """A cell without all results, where a training takes ``whole`` seconds, as far as is known."""
+def _unfinished(path: str, results: Path, config: str, expected_s: float | None) -> Status:
+    """The status of a cell without all results; a training takes ``expected_s`` seconds."""
     folder = results / "cells" / path
+    # the second is the default of `eqco pretrain` without --state
+    folders = (results / "state" / path, folder / "state")
+    state = next((place for place in folders if place.exists()), folders[0])
     if _is_trained(folder, config):
-        logs = [(folder / name).with_suffix(".log") for name in EVALUATIONS]
-        begun = [log for log in logs if log.exists() and not log.with_suffix(".json").exists()]
-        for log in begun:
-            if error := _error(log.read_text(errors="replace")):
-                return Status(path, "failed", error)
-        if _is_recent(begun):
-            return Status(path, "running", "rated")
-        return Status(path, "waiting", "trained, not rated")
-    log = folder / "pretrain.log"
-    text = log.read_text(errors="replace") if log.exists() else ""
-    # the second is where a training by hand has its state
-    state = next((s for s in (results / "state" / path, folder / "state") if s.exists()), None)
-    saved = list((state / config).glob("step-*")) if state else []
-    lock = state / "lock" if state else None
-    if lock and lock.exists():
-        elsewhere = not owner_is_here(lock) and not GOES_ON.search(text.strip())
-        if is_held(lock) or (elsewhere and not _error(text) and _is_recent([log, lock, *saved])):
-            return _training(path, text, log, lock, epochs, whole)
-    if error := _error(text):
+        return _evaluation(path, folder, state / PROGRESS)
+    progress = _progress(state / PROGRESS)
+    checkpoints = list((state / config).glob("step-*"))
+    error = _error(folder / "pretrain.log")
+    elsewhere = progress.get("host", socket.gethostname()) != socket.gethostname()
+    lock = state / "lock"
+    held = lock.exists() and is_held(lock)
+    if held or (elsewhere and not error and _is_recent([state / PROGRESS, *checkpoints])):
+        return Status(path, "running", _epoch(progress), _remaining_s(progress, expected_s))
+    if error:
         return Status(path, "failed", error)
-    return Status(path, "waiting", "goes on from a checkpoint" if saved else "", whole)
+    if checkpoints:
+        remaining_s = _remaining_s(progress, expected_s)
+        return Status(path, "waiting", "resumes from a checkpoint", remaining_s)
+    return Status(path, "waiting", "", expected_s)
 
 
-def _training(
-    path: str, text: str, log: Path, lock: Path, epochs: int, whole: float | None
-) -> Status:
-    lines = EPOCH.findall(text)
-    if not lines:
-        return Status(path, "running", "no epoch yet", whole)
-    epoch, speed = int(lines[-1][0]), lines[-1][1]
-    if whole is None:  # by its own epochs, since it took the lock
-        whole = (log.stat().st_mtime - lock.stat().st_mtime) / len(lines) * epochs
-    told = f"epoch {epoch} of {epochs}, {speed} images/s"
-    return Status(path, "running", told, whole * (1 - epoch / epochs))
+def _evaluation(path: str, folder: Path, progress: Path) -> Status:
+    """The status of a trained cell whose evaluations are not finished."""
+    logs = [(folder / name).with_suffix(".log") for name in EVALUATIONS]
+    started = [log for log in logs if log.exists() and not log.with_suffix(".json").exists()]
+    errors = [error for log in started if (error := _error(log))]
+    if errors:
+        return Status(path, "failed", errors[0])
+    if started and _is_recent([*started, progress]):  # a probe on augmented views writes progress
+        return Status(path, "running", "evaluation")
+    return Status(path, "waiting", "trained, not evaluated")
 
 
 def _is_trained(folder: Path, config: str) -> bool:
@@ -118,28 +112,52 @@ def _is_trained(folder: Path, config: str) -> bool:
         return False
 
 
-def _error(log: str) -> str:
-    """What a log says of an error that ended its process; nothing where there was none."""
-    last = log.strip().rpartition("\n")[2]
-    told = last.startswith("eqco: ") or "Traceback (most recent call last)" in log
-    return last.removeprefix("eqco: ") if told and not GOES_ON.search(last) else ""
+def _progress(path: Path) -> dict[str, Any]:
+    """The progress of a training; empty before it has started."""
+    return read_json(path) if path.exists() else {}
+
+
+def _epoch(progress: dict[str, Any]) -> str:
+    if not progress.get("epoch"):
+        return "first epoch"
+    speed = f"{progress['images_per_s']:,.0f} images/s"
+    return f"epoch {progress['epoch']} of {progress['epochs']}, {speed}"
+
+
+def _remaining_s(progress: dict[str, Any], expected_s: float | None) -> float | None:
+    """Seconds to the end of a training: by its own epochs if it has some, else by others."""
+    if not progress.get("epoch"):
+        return expected_s
+    return progress["seconds"] * (progress["epochs"] / progress["epoch"] - 1)
+
+
+def _error(log: Path) -> str:
+    """The error that ended the process of a log; empty if there was none.
+
+    Its last line is the only witness. ``eqco: `` begins errors alone, no other message.
+    """
+    text = log.read_text(errors="replace") if log.exists() else ""
+    last = text.strip().rpartition("\n")[2]
+    if last.startswith("eqco: ") or "Traceback (most recent call last)" in text:
+        return last.removeprefix("eqco: ")
+    return ""
 
 
 def _is_recent(paths: Iterable[Path]) -> bool:
     return any(path.exists() and time.time() - path.stat().st_mtime < RECENT for path in paths)
 
 
-def time_left(found: list[Status]) -> str:
-    """About how long the trainings that are left will take, if as many run at a time as now."""
-    running = sum(cell.state == "running" for cell in found)
-    left = [cell.left for cell in found if cell.state in ("running", "waiting")]
-    if not left:
+def time_left(statuses: list[Status]) -> str:
+    """About how long the rest of the trainings takes if as many run at a time as now."""
+    running = sum(cell.state == "running" for cell in statuses)
+    remaining = [cell.remaining_s for cell in statuses if cell.state in ("running", "waiting")]
+    if not remaining:
         return "nothing left"
-    known: list[Any] = [seconds for seconds in left if seconds is not None]
-    if not known:
+    estimates = [seconds for seconds in remaining if seconds is not None]
+    if not estimates:
         return "time left: not known before the first epoch"
-    # where some are not known, they are as the others
-    seconds = sum(known) / len(known) * len(left) / max(running, 1)
+    # a cell without an estimate counts as the mean of the others
+    seconds = statistics.mean(estimates) * len(remaining) / max(running, 1)
     several = f"{running} cells at a time" if running > 1 else "one cell at a time"
     return f"about {duration(seconds)} of training left, {several}"
 

@@ -51,7 +51,7 @@ def hold(path: Path, *, wait: bool) -> Iterator[None]:
         if not wait:
             file.close()
             raise InputError(f"{path}: is held by {owner}; wait for it, or stop it")
-        print(f"eqco: {path}: waiting for {owner}", file=sys.stderr, flush=True)
+        print(f"{path}: waiting for {owner}", file=sys.stderr, flush=True)
         fcntl.flock(file, fcntl.LOCK_EX)
         _sign(file)
     with file:
@@ -70,11 +70,6 @@ def is_held(path: Path) -> bool:
         except BlockingIOError:
             return True
     return False
-
-
-def owner_is_here(path: Path) -> bool:
-    """Whether the last owner of the lock on ``path`` was a process of this machine."""
-    return path.read_text(encoding="utf-8").strip().endswith(f" on {socket.gethostname()}")
 
 
 def _sign(file: IO[str]) -> IO[str]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 ENCODER, CONFIG, SUMMARY = "encoder.safetensors", "config.json", "pretrain.json"
 MADE_BY = "made_by"
+PROGRESS = "progress.json"  # in a cell's state folder, beside its lock
 EVALUATIONS = {  # and the settings that they read
     "linear.json": {"linear", "linear_lbfgs", "key_encoder"},
     "knn.json": {"knn", "key_encoder"},

@@ -65,7 +65,7 @@ class Checkpoints:
         for path in self._newest_first():
             content = path.read_bytes()
             if hashlib.sha256(content).hexdigest() not in path.name:
-                print(f"eqco: {path}: is damaged, an older one is used", file=sys.stderr)
+                print(f"{path}: is damaged, an older one is used", file=sys.stderr)
                 continue
             return self._parse(path, content)
         return None

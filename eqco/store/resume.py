@@ -13,8 +13,6 @@ from eqco.runtime.ranks import from_rank_0, largest, rank
 from eqco.runtime.signals import Stop, interrupted
 from eqco.store.checkpoint import Checkpoints, State
 
-PROGRESS = "progress.json"  # in a cell's state folder, beside its lock
-
 
 class Resumable:
     """A loop over steps that can be stopped after each of them and resumed later.

@@ -172,13 +172,13 @@ def test_a_cell_on_two_nodes_loses_a_rank_is_stopped_and_goes_on(grid):
     found["n2"].kill()
     wait_until(lambda: not found["n1"].is_running(), "the end of the other rank", 30)
     assert process.wait(timeout=60) == 1
-    assert "eqco: 2 x 1 ranks have ended by exit code 137: the same command" in cell_log(grid)
+    assert "2 x 1 ranks have ended by exit code 137: the same command" in cell_log(grid)
 
     process, found = started(20)
     assert first_epoch(grid) > 1
     found["launcher"].terminate()
     assert process.wait(timeout=60) == 1
-    assert "eqco: 2 x 1 ranks have ended by exit code 75: the same command" in cell_log(grid)
+    assert "2 x 1 ranks have ended by exit code 75: the same command" in cell_log(grid)
 
     assert grid.run(*SMALL, profile=True) == 0, grid.log
     assert "resumes with 1 ranks after step" in cell_log(grid)
