@@ -7,9 +7,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from eqco.report import figures, tables
+from eqco.report import figures, summary, tables
 from eqco.report.lines import ticks_of
-from eqco.report.summary import summary
 from eqco.study.study import Cell, Evaluate
 
 VALUES = {
@@ -78,7 +77,7 @@ def test_more_neighbours_than_a_class_has_images_is_a_note(tiny, study_with):
 
 
 def test_the_summary_has_a_row_a_margin_and_a_column_a_k(accuracies):
-    text = summary(tables.aggregate(accuracies))
+    text = summary.render(tables.aggregate(accuracies))
     blocks = text.split("\n\n")
     heads = [block for block in blocks if block.endswith("n = 3 seeds")]
     assert [head.partition(":")[0].strip() for head in heads] == Evaluate().protocols
@@ -91,7 +90,7 @@ def test_the_summary_has_a_row_a_margin_and_a_column_a_k(accuracies):
 def test_a_hole_in_the_summary(accuracies):
     hole = accuracies.eval("seed == 1 and negatives == 16")
     accuracies.loc[hole, ["accuracy", "hole"]] = math.nan, "failed"
-    assert "| 81.17 ± 1.26 | hole     |" in summary(tables.aggregate(accuracies))
+    assert "| 81.17 ± 1.26 | hole     |" in summary.render(tables.aggregate(accuracies))
 
 
 def test_one_seed_has_no_deviation(accuracies):

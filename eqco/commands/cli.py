@@ -18,34 +18,34 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
-    help="Does contrastive learning need many negatives? A study is a YAML file in params/; "
-    "Snakemake runs its whole grid, these commands are its steps.",
+    help="Does contrastive learning need many negatives? A study is a YAML file in params/. "
+    "Snakemake runs its whole grid; these commands are its steps.",
 )
 
 StudyFile = Annotated[Path, typer.Argument(metavar="STUDY", help="Study file, params/<study>.yaml")]
 DataFolder = Annotated[Path, typer.Option("--data", help="Folder of the packed dataset")]
 EncoderFile = Annotated[Path, typer.Option("--encoder", help="encoder.safetensors of the cell")]
 ResultsFolder = Annotated[
-    Path | None, typer.Option(help="Folder that holds cells/; results/<study> by default")
+    Path | None, typer.Option(help="Folder that holds cells/; default: results/<study>")
 ]
 ResultFile = Annotated[Path, typer.Option("--out", help="JSON file to write the accuracies to")]
 Device = Annotated[
     str,
     typer.Option(
         envvar="EQCO_DEVICE",
-        help="cpu, cuda, cuda:1 …; auto takes a GPU of its own if there is one",
+        help="cpu, cuda, cuda:1 …; auto: a GPU that no other cell uses, else the CPU",
     ),
 ]
 Threads = Annotated[
     int | None,
-    typer.Option(min=1, help="CPU threads, of all ranks on a node together; results depend on it"),
+    typer.Option(min=1, help="CPU threads per node, shared by its ranks; results depend on it"),
 ]
 Gpus = Annotated[
     int,
     typer.Option(
         min=0,
-        help="On each node, a rank for each: torchrun's, or srun's in a job of several nodes; "
-        "0 is the CPU",
+        help="GPUs per node; 0: the CPU. More than one start a process per GPU, by torchrun, or by "
+        "srun in a job of several nodes",
     ),
 ]
 PublishedFile = Annotated[Path, typer.Option(help="CSV file of published numbers")]
@@ -57,7 +57,7 @@ def prepare(
     study: StudyFile,
     out: Annotated[Path, typer.Option(help="Folder for the packed dataset, data/<name>")],
 ) -> None:
-    """Pack the study's dataset: uint8 images, one file a split, and a manifest with checksums."""
+    """Pack the study's dataset: one file of uint8 images per split, and a manifest of checksums."""
     from eqco.data import sources
 
     sources.prepare(_read(study).data, out)
@@ -67,15 +67,15 @@ def prepare(
 def pretrain(
     study: StudyFile,
     cell: Annotated[
-        str, typer.Option(help="Which cell, e.g. method~simo/negatives~16/margin~eqco/seed~0")
+        str, typer.Option(help="Path of the cell: method~simo/negatives~16/margin~eqco/seed~0")
     ],
     data: DataFolder,
     out: Annotated[Path, typer.Option(help="Folder for encoder.safetensors and pretrain.json")],
     state: Annotated[
         Path | None,
         typer.Option(
-            help="The cell's folder for checkpoints, from which a run that was stopped goes on, "
-            "and for its finished files, which a second run publishes again; OUT/state",
+            help="Folder for the cell's checkpoints, from which an interrupted run resumes, and "
+            "for its finished files, which a second run copies to OUT; default: OUT/state",
         ),
     ] = None,
     expect: Annotated[
@@ -86,14 +86,18 @@ def pretrain(
     threads: Threads = None,
     checkpoint_seconds: Annotated[
         float,
-        typer.Option(min=0, envvar="EQCO_CHECKPOINT_SECONDS", help="At least so long between two"),
+        typer.Option(
+            min=0,
+            envvar="EQCO_CHECKPOINT_SECONDS",
+            help="Minimum seconds between two checkpoints",
+        ),
     ] = 300,
     gpus: Gpus = 1,
 ) -> None:
     """Train the encoder of one cell of the study's grid.
 
-    SIGINT, SIGTERM, SIGUSR1 and SIGUSR2 save a checkpoint and end it with exit code 75: the same
-    command goes on from there. A second process on the same cell waits for the first.
+    SIGINT, SIGTERM, SIGUSR1 and SIGUSR2 save a checkpoint and end the run with exit code 75; the
+    same command resumes from the checkpoint. A second process on the same cell waits for the first.
     """
     from eqco.runtime.launch import launched
     from eqco.study.grid import find
@@ -131,15 +135,17 @@ def linear_eval(
     out: ResultFile,
     state: Annotated[
         Path | None,
-        typer.Option(help="Folder for the state of a probe on views made anew; beside OUT"),
+        typer.Option(
+            help="Folder for the checkpoints of a probe on augmented views; default: beside OUT"
+        ),
     ] = None,
     device: Device = "auto",
     threads: Threads = None,
     gpus: Gpus = 1,
 ) -> None:
-    """Rate a frozen encoder by linear probes: SGD as MoCo's, and L-BFGS.
+    """Evaluate a frozen encoder by linear probes: MoCo's SGD, and L-BFGS.
 
-    A probe on views made anew in each epoch is stopped and goes on as a pretraining.
+    A probe on augmented views saves checkpoints, stops and resumes as a pretraining does.
     """
     from eqco.runtime.launch import launched
 
@@ -161,9 +167,9 @@ def knn_eval(
     out: ResultFile,
     device: Device = "auto",
     threads: Threads = None,
-    gpus: Annotated[int, typer.Option(min=0, help="It takes one at most; 0 is the CPU")] = 1,
+    gpus: Annotated[int, typer.Option(min=0, help="GPUs; at most one is used; 0: the CPU")] = 1,
 ) -> None:
-    """Rate a frozen encoder by a weighted k-nearest-neighbour vote."""
+    """Evaluate a frozen encoder by a weighted k-nearest-neighbour vote."""
     from eqco.commands.evaluate import evaluate_knn
     from eqco.runtime.device import claim
 
@@ -176,40 +182,25 @@ def table(
     results: ResultsFolder = None,
     published: PublishedFile = PUBLISHED,
 ) -> None:
-    """Gather a study's cells in table.csv, table.md, metrics.json, negatives.svg and .png.
+    """Gather a study's cells into table.csv, table.md, metrics.json, negatives.svg and .png.
 
-    It prints summary.md, the means by margin and K.
+    Prints summary.md: the mean accuracies by margin and K.
     """
-    from eqco.report import figures, tables
-    from eqco.report import summary as at_a_glance
-    from eqco.runtime.files import write
-    from eqco.store.cells import write_json
-    from eqco.store.provenance import gather
+    from eqco.commands.table import write_table
 
     parsed = _read(study)
-    folder = results or Path("results", parsed.study)
-    accuracies, summaries = tables.read_study(parsed, folder, str(study))
-    rows = tables.beside_published(tables.aggregate(accuracies), parsed, published)
-    write(folder / "table.csv", rows.to_csv(index=False))
-    notes = tables.notes(parsed, summaries)
-    write(folder / "table.md", tables.markdown(rows, notes))
-    shown = "\n".join([at_a_glance.summary(rows), *(f"{note}\n" for note in notes)])
-    write(folder / "summary.md", shown)
-    write_json(folder / "metrics.json", tables.metrics(rows))
-    figures.negatives(accuracies, parsed.study, folder / "negatives")
-    write_json(folder / "provenance.json", gather(parsed, summaries))
-    print(shown, end="")
+    print(write_table(parsed, _folder(results, parsed), published, str(study)), end="")
 
 
 @app.command("cells")
 def print_cells(study: StudyFile, results: ResultsFolder = None) -> None:
-    """Print the cells that are not finished, a path a line, for a loop without Snakemake."""
+    """Print the paths of the unfinished cells, one per line, for a loop without Snakemake."""
     from eqco.store.archive import finished
     from eqco.study.grid import cells, hashes
 
     parsed = _read(study)
     configs = hashes(parsed, cells(parsed, str(study)))
-    done = finished(configs, parsed.evaluate, results or Path("results", parsed.study))
+    done = finished(configs, parsed.evaluate, _folder(results, parsed))
     for path in configs:
         if path not in done:
             print(path)
@@ -217,18 +208,18 @@ def print_cells(study: StudyFile, results: ResultsFolder = None) -> None:
 
 @app.command()
 def keep(study: StudyFile, results: ResultsFolder = None) -> None:
-    """Write what the table needs of the finished cells to one file for git, cells.jsonl.
+    """Archive the finished cells in cells.jsonl: a small file for git, enough for the tables.
 
-    Where cells/ is gone, as in a clone, the table is made from that file.
+    Without cells/, as in a clone, the tables are made from that file.
     """
-    from eqco.store import archive as kept
+    from eqco.store import archive
     from eqco.study.grid import cells, hashes
 
     parsed = _read(study)
-    folder = results or Path("results", parsed.study)
+    folder = _folder(results, parsed)
     configs = hashes(parsed, cells(parsed, str(study)))
-    count = kept.keep(configs, parsed.evaluate, folder)
-    print(f"{folder / kept.KEPT}: {count} of {len(configs)} cells")
+    count = archive.keep(configs, parsed.evaluate, folder)
+    print(f"{folder / archive.KEPT}: {count} of {len(configs)} cells")
 
 
 @app.command()
@@ -237,16 +228,16 @@ def report(
     results: ResultsFolder = None,
     published: PublishedFile = PUBLISHED,
 ) -> None:
-    """Write report.html: a study's charts, table, holes and provenance in one page.
+    """Write report.html: one page with a study's charts, table, holes and provenance.
 
-    Cells may be missing: they are holes in it.
+    A missing cell is a hole.
     """
-    from eqco.report.page import report as page
+    from eqco.report import page
     from eqco.runtime.files import write
 
     parsed = _read(study)
-    folder = results or Path("results", parsed.study)
-    write(folder / "report.html", page(parsed, folder, study, published))
+    folder = _folder(results, parsed)
+    write(folder / "report.html", page.render(parsed, folder, study, published))
     print(folder / "report.html")
 
 
@@ -256,10 +247,11 @@ def theory(
     data: DataFolder,
     out: Annotated[Path, typer.Option(help="Folder for theory.csv, theory.md, .svg and .png")],
     encoder: Annotated[
-        Path | None, typer.Option(help="encoder.safetensors, beside random weights")
+        Path | None,
+        typer.Option(help="A trained encoder.safetensors, to show beside random weights"),
     ] = None,
 ) -> None:
-    """Draw EqCo's two statements: the mean gradient and the bound against K, margins 0 and eqco."""
+    """Draw EqCo's two statements against K: the mean gradient and the bound, with and without m."""
     from eqco.commands.theory import write_theory
 
     print(write_theory(_read(study), data, out, encoder), end="")
@@ -269,13 +261,13 @@ def theory(
 def plan(
     study: StudyFile,
     images: Annotated[
-        int | None, typer.Option(min=1, help="Training images, where the data is not packed yet")
+        int | None, typer.Option(min=1, help="Training images, if the data is not packed yet")
     ] = None,
     speeds: Annotated[Path, typer.Option(help="CSV file of measured and published speeds")] = Path(
         "published", "speeds.csv"
     ),
 ) -> None:
-    """Say what a study will take: cells, hours by measured and published speeds, storage, jobs."""
+    """Estimate a study's cost: cells, hours at measured and published speeds, storage, jobs."""
     from eqco.data.packed import MANIFEST, read_manifest
     from eqco.report import plan as planning
 
@@ -301,7 +293,7 @@ def status(study: StudyFile, results: ResultsFolder = None) -> None:
     from eqco.report.status import read, time_left
 
     parsed = _read(study)
-    statuses = read(parsed, results or Path("results", parsed.study), str(study))
+    statuses = read(parsed, _folder(results, parsed), str(study))
     console = Console(highlight=False, soft_wrap=True)
     styles = {"running": "cyan", "failed": "red"}
     for cell in statuses:
@@ -316,7 +308,7 @@ def status(study: StudyFile, results: ResultsFolder = None) -> None:
 
 @app.command("schema")
 def print_schema() -> None:
-    """Print the JSON schema of a study file, as in params/schema.json."""
+    """Print the JSON schema of study files, as in params/schema.json."""
     from eqco.study.study import schema
 
     print(schema(), end="")
@@ -326,6 +318,11 @@ def _read(study: Path) -> "Study":
     from eqco.study.study import load_study
 
     return load_study(study)
+
+
+def _folder(results: Path | None, study: "Study") -> Path:
+    """The folder of a study's results."""
+    return results or Path("results", study.study)
 
 
 def main() -> None:

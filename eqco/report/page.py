@@ -50,7 +50,7 @@ EPOCHS = 100_000  # that a page holds, of all cells together: about 6 MB
 FEWEST = 20  # epochs of a cell
 
 
-def report(study: Study, results: Path, source: Path, published: Path) -> str:
+def render(study: Study, results: Path, source: Path, published: Path) -> str:
     """The page: equal bytes for equal files.
 
     A cell that failed or is missing is a hole in it.

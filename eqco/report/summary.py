@@ -5,7 +5,7 @@ import pandas as pd
 from eqco.report.lines import lines_of
 
 
-def summary(table: pd.DataFrame) -> str:
+def render(table: pd.DataFrame) -> str:
     """Mean ± sample standard deviation over seeds, in Markdown.
 
     A row is what a figure draws as a line: a margin or loss, and what else tells lines apart. A

@@ -1,0 +1,37 @@
+"""``eqco table``: gather a study's cells into its table, summary, metrics and figure."""
+
+from pathlib import Path
+
+from eqco.report import figures, summary, tables
+from eqco.runtime.files import write
+from eqco.store.cells import write_json
+from eqco.store.provenance import gather
+from eqco.study.study import Study
+
+
+def write_table(study: Study, results: Path, published: Path, source: str) -> str:
+    """Write table.csv, table.md, summary.md, metrics.json, negatives.* and provenance.json.
+
+    Args:
+        study: the study.
+        results: its folder, which holds ``cells/``; the files are written to it.
+        published: CSV file of published numbers.
+        source: the study file's name, for messages.
+
+    Returns:
+        The text of summary.md.
+
+    Raises:
+        InputError: if a cell's files are missing or belong to another run.
+    """
+    accuracies, summaries = tables.read_study(study, results, source)
+    table = tables.beside_published(tables.aggregate(accuracies), study, published)
+    write(results / "table.csv", table.to_csv(index=False))
+    notes = tables.notes(study, summaries)
+    write(results / "table.md", tables.markdown(table, notes))
+    text = "\n".join([summary.render(table), *(f"{note}\n" for note in notes)])
+    write(results / "summary.md", text)
+    write_json(results / "metrics.json", tables.metrics(table))
+    figures.negatives(accuracies, study.study, results / "negatives")
+    write_json(results / "provenance.json", gather(study, summaries))
+    return text
