@@ -1,4 +1,4 @@
-"""What a study will take: sizes against real files, hours against the arithmetic of the sources."""
+"""The cost of a study: sizes against real files, hours against the arithmetic of the sources."""
 
 import subprocess
 import sys
@@ -9,11 +9,12 @@ from helpers import ROOT
 
 from eqco.methods import METHODS
 from eqco.networks.encoder import Encoder
-from eqco.report.plan import _bytes, forward_units, plan
+from eqco.report.plan import estimate, lines
 from eqco.store.cells import SavedEncoder, save_encoder
 from eqco.store.checkpoint import Checkpoints
 from eqco.study.grid import cells
 from eqco.study.study import load_study
+from eqco.training.cost import forward_units, saved_bytes
 from eqco.training.loop import pretrain
 
 pytestmark = pytest.mark.usefixtures("fork_server")
@@ -46,7 +47,7 @@ def test_sizes_are_those_of_the_files(study_with, digits, tmp_path):
     )
     encoder, key = (method.get_submodule(name).state_dict() for name in ("encoder", "key_encoder"))
     save_encoder(tmp_path / "encoder", SavedEncoder({}, "", encoder, key=key))
-    planned = _bytes(study, cell)
+    planned = saved_bytes(study, cell)
     written = max(path.stat().st_size for path in (tmp_path / "state").iterdir())
     assert 0 <= (tmp_path / "encoder").stat().st_size - planned[0] < 2 * 4096  # names and shapes
     assert 0 <= written - planned[1] < 16384
@@ -54,17 +55,20 @@ def test_sizes_are_those_of_the_files(study_with, digits, tmp_path):
 
 def test_hours_are_those_of_the_source(tmp_path):
     """MoCo's 200 epochs on ImageNet took 53 hours on 8 GPUs, as each of SiMo's five cells would."""
-    lines = plan(load_study(ROOT / "params/simo-imagenet.yaml"), 1_281_167, tmp_path, SPEEDS)
-    (line,) = (text for name, text in lines if name == "training" and "facebookresearch" in text)
-    assert float(line.split()[0].replace(",", "")) == pytest.approx(5 * 53 * 8, rel=0.01)
+    cost = estimate(load_study(ROOT / "params/simo-imagenet.yaml"), 1_281_167, tmp_path, SPEEDS)
+    (moco,) = (entry for entry in cost.training if "facebookresearch" in entry.sources[0])
+    assert moco.hours == pytest.approx(5 * 53 * 8, rel=0.01)
+    assert (
+        "training",
+        f"{moco.hours:,.1f} hours on {moco.hardware}, by {moco.sources[0]}",
+    ) in lines(cost)
 
 
 def test_a_probe_on_views_is_counted(tmp_path):
     """A forward pass of every image in each of its 90 epochs, a quarter of a pair's cost."""
-    lines = plan(load_study(ROOT / "params/simo-imagenet.yaml"), 1_281_167, tmp_path, SPEEDS)
-    (line,) = (text for name, text in lines if name == "probing" and "facebookresearch" in text)
-    expected = 5 * 90 * 1_281_167 / 4 / 168 / 3600
-    assert float(line.split()[0].replace(",", "")) == pytest.approx(expected, rel=0.01)
+    cost = estimate(load_study(ROOT / "params/simo-imagenet.yaml"), 1_281_167, tmp_path, SPEEDS)
+    (moco,) = (entry for entry in cost.probing if "facebookresearch" in entry.sources[0])
+    assert moco.hours == pytest.approx(5 * 90 * 1_281_167 / 4 / 168 / 3600, rel=0.01)
 
 
 def eqco(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -81,9 +85,9 @@ def test_the_command():
 
 def test_equal_hours_are_one_line():
     done = eqco("plan", "params/negatives.yaml", "--images", "50000")
-    lines = [line for line in done.stdout.splitlines() if "2 CPU cores" in line]
-    assert len(lines) == 1
-    assert lines[0].endswith("records.md (moco) and benchmarks/records.md (simclr)")
+    equal = [line for line in done.stdout.splitlines() if "2 CPU cores" in line]
+    assert len(equal) == 1
+    assert equal[0].endswith("records.md (moco) and benchmarks/records.md (simclr)")
 
 
 def test_an_unknown_number_of_images_is_asked_for(tmp_path):
@@ -93,6 +97,6 @@ def test_an_unknown_number_of_images_is_asked_for(tmp_path):
     done = eqco("plan", str(study))
     assert done.returncode == 1
     assert done.stderr == (
-        f"eqco: {study}: how many images data/none will hold is not known: say --images\n"
+        f"eqco: {study}: the number of images in data/none is unknown; give it with --images\n"
     )
     assert "37 GB of JPEGs" in eqco("plan", str(study), "--images", "1281167").stdout

@@ -269,16 +269,18 @@ def plan(
 ) -> None:
     """Estimate a study's cost: cells, hours at measured and published speeds, storage, jobs."""
     from eqco.data.packed import MANIFEST, read_manifest
-    from eqco.report import plan as planning
+    from eqco.report.plan import estimate, lines
 
     parsed = _read(study)
     count, folder = images or parsed.data.train_size, Path("data", parsed.data.name)
     if count is None and (folder / MANIFEST).exists():
         count = read_manifest(folder)["splits"]["train"]["shape"][0]
     if count is None:
-        raise InputError(f"{study}: how many images {folder} will hold is not known: say --images")
-    for name, line in planning.plan(parsed, count, Path("results", parsed.study), speeds):
-        print(f"{name:8} {line}")
+        raise InputError(
+            f"{study}: the number of images in {folder} is unknown; give it with --images"
+        )
+    for name, text in lines(estimate(parsed, count, _folder(None, parsed), speeds)):
+        print(f"{name:8} {text}")
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""The memory and the passes of a training step, known before it starts."""
+"""The cost of a training before it starts: forward passes, memory of a step, size of its files."""
 
 from typing import Any
 
@@ -7,6 +7,7 @@ from torch import Tensor
 
 from eqco.errors import InputError
 from eqco.methods import METHODS
+from eqco.methods.base import Contrastive
 from eqco.networks.encoder import Encoder
 from eqco.study.study import Cell, Study
 
@@ -14,6 +15,26 @@ from eqco.study.study import Cell, Study
 def gradient_passes(method: str, symmetric: bool) -> int:
     """The number of an image's views that go through the encoder with a gradient in each step."""
     return 2 if symmetric or not METHODS[method].momentum else 1
+
+
+def forward_units(method: str, symmetric: bool) -> int:
+    """The cost of a pair of views in forward passes; a backward pass counts as two.
+
+    With a momentum encoder 3 (query) + 1 (key) = 4, symmetric 8. Without one both views cost 3: 6.
+    """
+    keys = 1 + symmetric if METHODS[method].momentum else 0
+    return 3 * gradient_passes(method, symmetric) + keys
+
+
+def saved_bytes(study: Study, cell: Cell) -> tuple[int, int]:
+    """The size of a cell's encoder file and of one of its checkpoints, without their headers."""
+    encoder, method = _build(study, cell)
+    momenta = (parameter for parameter in method.parameters() if parameter.requires_grad)
+    encoders = 1 + METHODS[cell.method].momentum  # the file holds the key encoder too
+    return (
+        encoders * _bytes(encoder.state_dict().values()),
+        _bytes(method.state_dict().values()) + _bytes(momenta),
+    )
 
 
 def estimate(study: Study, cell: Cell, ranks: int = 1) -> int:
@@ -29,11 +50,8 @@ def estimate(study: Study, cell: Cell, ranks: int = 1) -> int:
         ranks: the number of ranks that share the batch.
     """
     channels, size = study.data.channels, study.data.size
-    images_per_rank = cell.batch // ranks
-    with torch.device("meta"):  # tensors that have a size but no memory
-        encoder = Encoder(study.network, channels)
-        method = METHODS[cell.method].build(encoder, cell, study.pretrain)
-        views = torch.empty(images_per_rank, channels, size, size)
+    encoder, method = _build(study, cell)
+    views = torch.empty(cell.batch // ranks, channels, size, size, device="meta")
     trained = [parameter for parameter in method.parameters() if parameter.requires_grad]
     state = _bytes(method.state_dict().values()) + 2 * _bytes(trained)
     precision = getattr(torch, study.pretrain.precision)
@@ -70,6 +88,13 @@ def check(study: Study, cell: Cell, device: torch.device, ranks: int) -> None:
             f"memory, {device} has {available / 1e9:,.2f} GB: take more than {ranks} GPU, "
             "pretrain.precision: bfloat16, or a smaller batch"
         )
+
+
+def _build(study: Study, cell: Cell) -> tuple[Encoder, Contrastive]:
+    """The networks of a cell on the meta device, whose tensors have a size but no memory."""
+    with torch.device("meta"):
+        encoder = Encoder(study.network, study.data.channels)
+        return encoder, METHODS[cell.method].build(encoder, cell, study.pretrain)
 
 
 def _bytes(tensors: Any) -> int:
