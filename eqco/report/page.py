@@ -14,38 +14,12 @@ import vl_convert
 import yaml
 
 from eqco.report import charts, tables
+from eqco.report.columns import COLUMNS
 from eqco.report.lines import lines_of
 from eqco.store import provenance
 from eqco.study.grid import cells
 from eqco.study.study import Study
 
-HEADS = {  # of the table's columns: the papers' symbols, and what they mean
-    "method": ("method", ""),
-    "loss": ("loss", ""),
-    "negatives": ("K", "negatives an anchor"),
-    "margin": ("m", "margin: 0 is InfoNCE, inf is DCL"),
-    "alpha": ("α", "effective number of negatives, K exp(m/τ)"),
-    "temperature": ("τ", "temperature"),
-    "batch": ("N", "images a step"),
-    "lr": ("lr", "learning rate"),
-    "weight_decay": ("weight decay", ""),
-    "protocol": ("protocol", "how the accuracy was taken"),
-    "seeds": ("n", "seeds"),
-    "accuracy": ("mean ± std [%]", "test accuracy, and one sample standard deviation over seeds"),
-    "values": ("values [%]", "of every seed"),
-    "published": (
-        "difference, published [%]",
-        "ours less each published value, in points; value, paper and protocol",
-    ),
-}
-SWITCHES = {
-    "protocol": "protocol",
-    "alpha": "EqCo's α",
-    "temperature": "temperature τ",
-    "batch": "batch N",
-    "lr": "learning rate",
-    "weight_decay": "weight decay",
-}
 EPOCHS = 100_000  # that a page holds, of all cells together: about 6 MB
 FEWEST = 20  # epochs of a cell
 
@@ -99,9 +73,8 @@ def render(study: Study, results: Path, source: Path, published: Path) -> str:
             if summary.get(why)
         ],
         methods=methods,
-        labels=SWITCHES,
         switches=charts.switches(table),
-        heads=HEADS,
+        columns=COLUMNS,
         curves=charts.CURVES,
         charts={
             **{f"against-{name}": charts.against_k(table, name) for name in methods},

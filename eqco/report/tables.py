@@ -1,4 +1,4 @@
-"""From the files of a study's cells to its table: one row a configuration and protocol."""
+"""The results table of a study, from its cells: one row per configuration and protocol."""
 
 import math
 from collections.abc import Hashable
@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from eqco.errors import InputError
+from eqco.report.columns import COLUMNS
 from eqco.report.published import TUNED, matches
 from eqco.store.archive import stand_ins
 from eqco.store.cells import read_cell
@@ -16,12 +17,15 @@ from eqco.study.study import Cell, Study
 
 CHOSEN = ("loss", "batch", "lr", "weight_decay")  # columns of a study that has them as axes
 HOLES = ("failed", "missing")  # keys of a summary that say why a cell has no accuracy
+# columns headed by their symbols in Markdown; the others by their names, as in table.csv
+SYMBOLS = ("negatives", "margin", "alpha", "temperature", "seeds", "values")
 
 
 def effective_alpha(cell: Cell) -> float:
-    """α = K exp(m/τ): the number of negatives whose plain InfoNCE a cell's loss weighs like.
+    """The effective number of negatives α = K exp(m/τ): InfoNCE with α negatives weighs alike.
 
-    EqCo's own α for its margin; K for margin 0; infinite for margin ∞ (DCL). Of InfoNCE alone.
+    EqCo's own α for margin ``eqco``; K for margin 0; infinite for margin ∞ (DCL). Other losses than
+    InfoNCE have none.
     """
     if cell.margin == "eqco":
         assert cell.alpha is not None
@@ -35,22 +39,22 @@ def effective_alpha(cell: Cell) -> float:
 def read_study(
     study: Study, results: Path, source: str, *, unfinished: bool = False
 ) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
-    """Every accuracy of a study, and the summaries of its pretrainings.
+    """Read every accuracy of a study, and the summaries of its pretrainings.
 
     Args:
         study: the study.
-        results: its folder, which holds ``cells/``, or what was kept of it.
+        results: its folder, which holds ``cells/`` or their archive.
         source: the study file's name, for messages.
         unfinished: whether a cell may be missing.
 
     Returns:
-        A row a cell and protocol, in the grid's order: its configuration (those of ``CHOSEN`` where
-        the study has them as axes), ``seed``, ``accuracy`` in percent, not a number in a hole, and
-        ``hole``: ``failed`` where the training failed, ``missing``, or nothing; and the summaries,
-        a cell each, of a missing one why it is: ``missing``.
+        A row per cell and protocol, in the grid's order, and a summary per cell. The columns are
+        the configuration (``CHOSEN`` only if the study has them as axes), ``seed``, ``accuracy`` in
+        percent, NaN in a hole, and ``hole``: ``failed``, ``missing`` or empty. The summary of a
+        missing cell holds the reason, ``missing``.
 
     Raises:
-        InputError: when a cell's files are missing or belong to another run.
+        InputError: if a cell's files are missing or belong to another run.
     """
     rows, summaries, named, grid = [], [], axes(study), cells(study, source)
     configs = hashes(study, grid)
@@ -98,14 +102,14 @@ def _configuration(cell: Cell, named: list[str]) -> dict[str, int | str]:
 
 
 def aggregate(accuracies: pd.DataFrame) -> pd.DataFrame:
-    """Mean, sample standard deviation and raw values over the seeds, a row a configuration.
+    """Mean, sample standard deviation and values over the seeds, one row per configuration.
 
-    Numbers are text with two decimals; the standard deviation of one seed is empty. In the place of
-    a seed without a value stands why, ``failed`` or ``missing``, and there is no mean: one of the
-    others would be of those that went well.
+    Numbers are text with two decimals. The standard deviation of one seed is empty. A seed without
+    a value shows ``failed`` or ``missing``, and its row has no mean: a mean over the other seeds
+    would be one of the successful seeds alone.
     """
 
-    def shown(value: float) -> str:
+    def decimals(value: float) -> str:
         return "" if math.isnan(value) else f"{value:.2f}"
 
     def over_seeds(group: pd.DataFrame) -> pd.Series:
@@ -113,9 +117,9 @@ def aggregate(accuracies: pd.DataFrame) -> pd.DataFrame:
         return pd.Series(
             {
                 "seeds": len(group),
-                "mean": shown(values.mean(skipna=False)),
-                "std": shown(values.std(ddof=1, skipna=False)),
-                "values": " ".join(values.map(shown).where(group["hole"] == "", group["hole"])),
+                "mean": decimals(values.mean(skipna=False)),
+                "std": decimals(values.std(ddof=1, skipna=False)),
+                "values": " ".join(values.map(decimals).where(group["hole"] == "", group["hole"])),
             }
         )
 
@@ -126,46 +130,53 @@ def aggregate(accuracies: pd.DataFrame) -> pd.DataFrame:
 
 
 def beside_published(table: pd.DataFrame, study: Study, file: Path) -> pd.DataFrame:
-    """The table with what was published for its rows, and ours less that, in points.
+    """Add the published accuracies of each row, and our mean minus each, in percentage points.
 
-    Two columns, ``published`` (values, each with its paper and protocol) and ``difference``; none
-    where nothing was published for any row. A number for the best of several temperatures stands
-    beside the best of ours and says so.
+    They are the columns ``published`` (values, each with its paper and protocol) and
+    ``difference``. The table stays as it is if nothing was published for any row. A number for the
+    best of several temperatures stands beside the best of ours, and says so.
 
     Args:
         table: of ``aggregate``.
         study: the study.
         file: the published numbers.
     """
-    named = axes(study)
-    found: dict[tuple[Any, ...], pd.DataFrame] = {}
-    for cell in cells(study).values():
-        for protocol in study.evaluate.protocols:
-            key = (*_configuration(cell, named).values(), protocol)
-            if key not in found:  # once for all seeds
-                found[key] = matches(study, cell, protocol, file)
-    shown = [
-        rows if best else rows[rows["temperature"] != TUNED]
-        for rows, best in zip(found.values(), _best_temperature(table), strict=True)
+    names = axes(study)
+    configurations = {
+        tuple({**_configuration(cell, names), "protocol": protocol}.items()): (cell, protocol)
+        for cell in cells(study).values()
+        for protocol in study.evaluate.protocols
+    }  # once for all seeds
+    sources = pd.DataFrame(
+        {**dict(configuration), "sources": matches(study, *of, file).to_dict("records")}
+        for configuration, of in configurations.items()
+    )
+    keys = [name for name in sources if name != "sources"]
+    merged = table.merge(sources, on=keys, how="left", validate="one_to_one")
+    comparable = [
+        [source for source in row if is_best or source["temperature"] != TUNED]
+        for row, is_best in zip(merged["sources"], _best_temperature(table), strict=True)
     ]
-    if all(rows.empty for rows in shown):
+    if not any(comparable):
         return table
-    published, difference = [], []
-    for row, rows in zip(table.to_dict("records"), shown, strict=True):
-        published.append("; ".join(_number(one) for one in rows.to_dict("records")))
-        ours = float(row["mean"] or "nan")
-        differences = [f"{ours - value:+.2f}" for value in rows["value"]] if row["mean"] else []
-        difference.append(" ".join(differences))
-    return table.assign(published=published, difference=difference)
+    means = pd.to_numeric(table["mean"])  # not a number in a hole
+    return table.assign(
+        published=["; ".join(map(_number, row)) for row in comparable],
+        difference=[
+            "" if math.isnan(ours) else " ".join(f"{ours - s['value']:+.2f}" for s in row)
+            for ours, row in zip(means, comparable, strict=True)
+        ],
+    )
 
 
-def _number(one: dict[Hashable, Any]) -> str:
-    tuned = ", best τ" * (one["temperature"] == TUNED)
-    return f"{one['value']:g} {one['paper']} ({one['protocol']}{tuned})"
+def _number(source: dict[Hashable, Any]) -> str:
+    """A published number with its paper and protocol."""
+    tuned = ", best τ" * (source["temperature"] == TUNED)
+    return f"{source['value']:g} {source['paper']} ({source['protocol']}{tuned})"
 
 
 def _best_temperature(table: pd.DataFrame) -> "pd.Series[bool]":
-    """Whether a row's mean is the highest of several that differ in τ alone, with none missing."""
+    """Whether a row's mean is the highest of several rows that differ in τ alone, none missing."""
     others = ("temperature", "seeds", "mean", "std", "values")
     same = [table[name] for name in table if name not in others]
 
@@ -179,22 +190,21 @@ def _best_temperature(table: pd.DataFrame) -> "pd.Series[bool]":
 def metrics(table: pd.DataFrame) -> dict[str, dict[str, float]]:
     """Mean accuracies in percent by protocol and configuration, for ``dvc metrics``.
 
-    A configuration is named by method, K and m, and by what else differs within the table.
+    A configuration is named by its method, K and m, and by the other columns that differ within
+    the table.
     """
-    symbols = {
-        **{"negatives": "K=", "margin": "m=", "alpha": "α=", "temperature": "τ="},
-        **{"batch": "N=", "lr": "lr=", "weight_decay": "decay="},
-    }
     others = ("loss", "temperature", "batch", "lr", "weight_decay")
     names = ["method", "negatives", "margin"]
     names += [name for name in others if name in table and table[name].nunique() > 1]
     names += ["alpha"] * (table[table["margin"] == "eqco"]["alpha"].nunique() > 1)
-    found: dict[str, dict[str, float]] = {}
+    symbols = {name: f"{COLUMNS[name].symbol}=" for name in names}
+    symbols |= {"method": "", "loss": ""}  # their values are words
+    means: dict[str, dict[str, float]] = {}
     for row in table.to_dict("records"):
-        label = " ".join(f"{symbols.get(c, '')}{row[c]}" for c in names if row[c] != "")
+        label = " ".join(f"{symbols[name]}{row[name]}" for name in names if row[name] != "")
         if row["mean"]:
-            found.setdefault(row["protocol"], {})[label] = float(row["mean"])
-    return found
+            means.setdefault(row["protocol"], {})[label] = float(row["mean"])
+    return means
 
 
 def notes(study: Study, summaries: list[dict[str, Any]]) -> list[str]:
@@ -204,8 +214,8 @@ def notes(study: Study, summaries: list[dict[str, Any]]) -> list[str]:
         study: the study.
         summaries: of ``read_study``.
     """
-    known = [s["smallest_class"] for s in summaries if s.get("smallest_class")]
-    smallest = min(known, default=None)
+    sizes = [s["smallest_class"] for s in summaries if s.get("smallest_class")]
+    smallest = min(sizes, default=None)
     return [
         f"`{protocol}`: k = {k} is more than the {smallest} training images of the smallest class: "
         "images of other classes always vote too."
@@ -215,12 +225,10 @@ def notes(study: Study, summaries: list[dict[str, Any]]) -> list[str]:
 
 
 def markdown(table: pd.DataFrame, notes: list[str]) -> str:
-    """The table for people: mean and deviation in one column, the papers' symbols as heads."""
-    shown = table.rename(
-        columns={"negatives": "K", "margin": "m", "alpha": "α", "temperature": "τ", "seeds": "n"}
-    )
-    std = shown.pop("std").map(lambda value: f" ± {value}" if value else "")
-    shown["mean"] = shown["mean"] + std
-    shown = shown.rename(columns={"mean": "mean ± std [%]", "values": "values [%]"})
+    """The table in Markdown: mean and deviation in one column, the papers' symbols as heads."""
+    deviation = table["std"].map(lambda std: f" ± {std}" if std else "")
+    columns = table.assign(mean=table["mean"] + deviation).drop(columns="std")
+    symbols = {name: COLUMNS[name].symbol for name in SYMBOLS}
+    heads = columns.rename(columns={**symbols, "mean": COLUMNS["accuracy"].symbol})
     below = "".join(f"\n{note}\n" for note in notes)
-    return shown.to_markdown(index=False, disable_numparse=True) + "\n" + below
+    return heads.to_markdown(index=False, disable_numparse=True) + "\n" + below

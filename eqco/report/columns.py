@@ -1,0 +1,41 @@
+"""The columns of a results table: the papers' symbol of each, and its meaning in words."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column.
+
+    Args:
+        symbol: the papers' symbol or a short word: the head in a report, and the name in metrics.
+        meaning: one line for a reader of a report; empty if the symbol says it.
+        choice: the label of the report's switch between the column's values.
+    """
+
+    symbol: str
+    meaning: str = ""
+    choice: str = ""
+
+
+COLUMNS = {
+    "method": Column("method"),
+    "loss": Column("loss"),
+    "negatives": Column("K", "negatives per anchor"),
+    "margin": Column("m", "margin: 0 is InfoNCE, inf is DCL"),
+    "alpha": Column("α", "effective number of negatives, K exp(m/τ)", "EqCo's α"),
+    "temperature": Column("τ", "temperature", "temperature τ"),
+    "batch": Column("N", "images per step", "batch N"),
+    "lr": Column("lr", "learning rate", "learning rate"),
+    "weight_decay": Column("decay", "weight decay", "weight decay"),
+    "protocol": Column("protocol", "evaluation of the frozen encoder", "protocol"),
+    "seeds": Column("n", "seeds"),
+    "accuracy": Column(
+        "mean ± std [%]", "test accuracy: mean and one sample standard deviation over seeds"
+    ),
+    "values": Column("values [%]", "one per seed"),
+    "published": Column(
+        "difference, published [%]",
+        "ours minus each published value, in points; the value, its paper and protocol",
+    ),
+}
