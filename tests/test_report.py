@@ -273,7 +273,7 @@ def test_a_thousand_cells_are_below_10_megabytes(browser, tiny_values, tmp_path)
     assert file.stat().st_size < 10_000_000
     with opened(browser, file) as page:
         assert len(column(page, "K")) == 200 * 3
-        assert page.get_by_text("Of 200 epochs 100 are here, evenly apart").is_visible()
+        assert page.get_by_text("100 of 200 epochs are shown, evenly spaced").is_visible()
         shown = page.evaluate("JSON.parse(document.getElementById('histories').textContent)[7][2]")
     assert shown["epoch"][:2] + shown["epoch"][-1:] == [1, 3, 200]
     assert len(shown["loss"]) == 100

@@ -7,7 +7,7 @@ from typing import Any
 import matplotlib as mpl
 import pandas as pd
 
-from eqco.report.lines import COLORS, MARKERS, NAMES, aside_of, lines_of, ticks_of
+from eqco.report.lines import COLORS, MARKERS, NAMES, lines_of, shift_of, ticks_of
 from eqco.runtime.files import write
 
 mpl.use("agg")
@@ -16,7 +16,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# equal inputs give equal bytes: no random ids, and no date where a figure is saved
+# equal inputs give equal bytes: no random ids here, no date in _save
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "eqco",
     "font.size": 9,
@@ -26,10 +26,10 @@ STYLE: dict[Any, Any] = {
 
 
 def negatives(accuracies: pd.DataFrame, title: str, stem: Path) -> None:
-    """Draw accuracy against K, one line a margin or loss, to ``stem``.svg and ``stem``.png.
+    """Draw accuracy against K, one line per margin or loss, to ``stem``.svg and ``stem``.png.
 
-    Points are means over the seeds, bars one sample standard deviation. A panel a protocol and
-    method; lines are told apart by α, τ, batch and learning rate too where a method has several.
+    Points are means over the seeds, bars one sample standard deviation. There is a panel per
+    protocol and method. Several α, τ, batches or learning rates of a method are lines of their own.
 
     Args:
         accuracies: as from ``tables.read_study``.
@@ -40,8 +40,8 @@ def negatives(accuracies: pd.DataFrame, title: str, stem: Path) -> None:
     methods, lines = list(rows["method"].unique()), list(rows["line"].unique())
     protocols = list(rows["protocol"].unique())
     panels = [(method, protocol) for method in methods for protocol in protocols]
-    aside = aside_of(lines, list(ticks_of(rows)))
-    # protocols side by side, on scales of their own; a row for each method
+    shift = shift_of(lines, list(ticks_of(rows)))
+    # a column per protocol, each with its own scale; a row per method
     height, width = max(len(methods), 1), len(protocols)
     size = (4 * width, 1.2 + 2.6 * height)
     with mpl.rc_context(STYLE):
@@ -57,12 +57,12 @@ def negatives(accuracies: pd.DataFrame, title: str, stem: Path) -> None:
         for axis, (method, protocol) in zip(axes.flat, panels, strict=True):
             panel = rows[(rows["method"] == method) & (rows["protocol"] == protocol)]
             for i, line in enumerate(lines):
-                # a configuration of which a seed failed is a gap, as in the table
+                # a configuration with a failed seed is a gap, as in the table
                 points = panel[panel["line"] == line].groupby("negatives")["accuracy"]
-                whole = points.mean(skipna=False)
+                mean = points.mean(skipna=False)
                 axis.errorbar(
-                    whole.index * aside[line],
-                    whole,
+                    mean.index * shift[line],
+                    mean,
                     yerr=points.std().fillna(0),
                     label=line,
                     color=COLORS[i % len(COLORS)],
@@ -89,7 +89,7 @@ def theory(curves: pd.DataFrame, title: str, stem: Path) -> None:
         stem: path without a suffix.
     """
     encoders = list(curves["encoder"].unique())
-    drawn = {
+    panels = {
         "relative": "gradient ‖E ∂L/∂q‖, largest K = 1",
         "bound": "log(1 + K exp(m/τ)) − L [nats]",
     }
@@ -99,7 +99,7 @@ def theory(curves: pd.DataFrame, title: str, stem: Path) -> None:
             len(encoders), 2, figsize=size, sharex=True, layout="constrained", squeeze=False
         )
         for row, encoder in zip(axes, encoders, strict=True):
-            for axis, (column, label) in zip(row, drawn.items(), strict=True):
+            for axis, (column, label) in zip(row, panels.items(), strict=True):
                 for i, margin in enumerate(curves["margin"].unique()):
                     line = curves[(curves["encoder"] == encoder) & (curves["margin"] == margin)]
                     axis.plot(
@@ -134,7 +134,7 @@ def _finish(figure: Figure, axes: Any, title: str) -> None:
 
 def _save(figure: Figure, stem: Path) -> None:
     for suffix, metadata in ((".svg", {"Date": None}), (".png", {"Software": None})):
-        drawn = BytesIO()
-        figure.savefig(drawn, format=suffix[1:], dpi=150, metadata=metadata)
-        write(stem.with_suffix(suffix), drawn.getvalue())
+        image = BytesIO()
+        figure.savefig(image, format=suffix[1:], dpi=150, metadata=metadata)
+        write(stem.with_suffix(suffix), image.getvalue())
     plt.close(figure)

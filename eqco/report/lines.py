@@ -1,21 +1,21 @@
-"""The lines of a study's figures and charts: their names, colours, and where their points stand."""
+"""The lines of a study's figures and charts: their names, colours, markers and places."""
 
 from itertools import pairwise
 
 import pandas as pd
 
 NAMES = {"0": "InfoNCE (m = 0)", "eqco": "EqCo (m = τ log α/K)", "inf": "DCL (m = ∞)"}
-# Okabe and Ito's colours, told apart by the colour-blind, and grey; a marker each
+# Okabe and Ito's colours, which the colour-blind can tell apart, and grey
 COLORS = (
     *("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"),
     *("#999999", "#f0e442"),
 )
-MARKERS = "os^Dv<>PX*"  # one more than colours: ten lines and more stay apart
+MARKERS = "os^Dv<>PX*"  # one more than colours, so that ten lines and more differ
 
 
 def lines_of(accuracies: pd.DataFrame) -> list[str]:
-    """The name of the line that each row belongs to."""
-    # What goes with K, as the batch may, does not tell lines apart.
+    """The name of each row's line: its margin or loss, and the other axes that separate lines."""
+    # an axis with one value per K, as the batch may be, does not separate lines
     at_a_point = accuracies.groupby(["method", "negatives"])
     varying = [
         name
@@ -36,7 +36,7 @@ def lines_of(accuracies: pd.DataFrame) -> list[str]:
 
 
 def ticks_of(rows: pd.DataFrame) -> dict[int, str]:
-    """Where K is written; one too near to another, as 256 to 255, stands beside it."""
+    """Ticks of the K axis. Values within 20 % of each other share one, for example "255, 256"."""
     ticks: dict[int, str] = {}
     for k in sorted(rows["negatives"].unique()):
         if ticks and k <= 1.2 * (last := max(ticks)):
@@ -46,7 +46,7 @@ def ticks_of(rows: pd.DataFrame) -> dict[int, str]:
     return ticks
 
 
-def aside_of(lines: list[str], ticks: list[int]) -> dict[str, float]:
-    """What each line's K are multiplied by, so that bars stand side by side."""
+def shift_of(lines: list[str], ticks: list[int]) -> dict[str, float]:
+    """A factor that shifts each line along the log axis, so that error bars do not overlap."""
     apart = min((b / a for a, b in pairwise(ticks)), default=4) ** 0.03
     return {line: apart ** (i - (len(lines) - 1) / 2) for i, line in enumerate(lines)}

@@ -1,4 +1,4 @@
-"""A study's results as one HTML page that needs no network: charts, table, holes, provenance."""
+"""The report of a study: one HTML page with charts, table, holes and provenance; no network."""
 
 import math
 import os
@@ -20,14 +20,14 @@ from eqco.store import provenance
 from eqco.study.grid import cells
 from eqco.study.study import Study
 
-EPOCHS = 100_000  # that a page holds, of all cells together: about 6 MB
-FEWEST = 20  # epochs of a cell
+EPOCHS = 100_000  # most epochs in a page, over all cells: about 6 MB
+FEWEST = 20  # epochs per cell
 
 
 def render(study: Study, results: Path, source: Path, published: Path) -> str:
-    """The page: equal bytes for equal files.
+    """Render the page; equal files give equal bytes.
 
-    A cell that failed or is missing is a hole in it.
+    A cell that failed or is missing is a hole.
 
     Args:
         study: the study.
@@ -36,7 +36,7 @@ def render(study: Study, results: Path, source: Path, published: Path) -> str:
         published: the published numbers.
 
     Raises:
-        InputError: when the grid names a cell twice.
+        InputError: if the grid names a cell twice.
     """
     accuracies, summaries = tables.read_study(study, results, str(source), unfinished=True)
     table = tables.beside_published(tables.aggregate(accuracies), study, published)
@@ -61,7 +61,7 @@ def render(study: Study, results: Path, source: Path, published: Path) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    kept = max(FEWEST, EPOCHS // len(summaries))
+    limit = max(FEWEST, EPOCHS // len(summaries))
     methods = list(table["method"].unique())
     return environment.get_template("page.html.jinja").render(
         study=study,
@@ -82,8 +82,8 @@ def render(study: Study, results: Path, source: Path, published: Path) -> str:
                 f"curve-{name}": charts.curve(name, study.pretrain.epochs) for name in charts.CURVES
             },
         },
-        histories=_histories(accuracies, configuration, summaries, kept),
-        thinned=kept if study.pretrain.epochs > kept else None,
+        histories=_histories(accuracies, configuration, summaries, limit),
+        thinned=limit if study.pretrain.epochs > limit else None,
         table=rows,
         commit=_commit(made_by["made_by"]) if made_by else None,
         source=os.path.relpath(source.resolve(), results.resolve().parents[1]),
@@ -106,14 +106,14 @@ def _vega() -> str:
 
 
 def _commit(makers: list[dict[str, Any]]) -> str | None:
-    """The commit that made all cells, if one did."""
+    """The commit that made all cells; None if there were several."""
     revisions = {made["revision"] for made in makers}
     name = revisions.pop() if len(revisions) == 1 else ""
     return name if name and not name.endswith("-dirty") else None
 
 
 def _histories(
-    accuracies: pd.DataFrame, configuration: list[str], summaries: list[dict[str, Any]], kept: int
+    accuracies: pd.DataFrame, configuration: list[str], summaries: list[dict[str, Any]], limit: int
 ) -> dict[int, list[dict[str, Any]]]:
     """The curves of each configuration's seeds, by its number in the table's order."""
     first = accuracies["protocol"].iloc[0]
@@ -121,7 +121,7 @@ def _histories(
     ids = one_a_cell.groupby(configuration, sort=False).ngroup()
     histories: dict[int, list[dict[str, Any]]] = {}
     for i, seed, summary in zip(ids, one_a_cell["seed"], summaries, strict=True):
-        epochs = _thinned(summary.get("history", []), kept)
+        epochs = _thinned(summary.get("history", []), limit)
         columns = {
             name: [_short(epoch[name]) for epoch in epochs] for name in ("epoch", *charts.CURVES)
         }
@@ -129,13 +129,13 @@ def _histories(
     return histories
 
 
-def _thinned(history: list[dict[str, Any]], kept: int) -> list[dict[str, Any]]:
-    """At most ``kept`` epochs, evenly apart, the first and the last among them."""
-    if len(history) <= kept:
+def _thinned(history: list[dict[str, Any]], limit: int) -> list[dict[str, Any]]:
+    """At most ``limit`` epochs, evenly spaced, the first and the last among them."""
+    if len(history) <= limit:
         return history
-    return [history[round(i * (len(history) - 1) / (kept - 1))] for i in range(kept)]
+    return [history[round(i * (len(history) - 1) / (limit - 1))] for i in range(limit)]
 
 
 def _short(value: float | None) -> float | None:
-    """Four digits, more than a chart shows; JSON has no infinity."""
+    """Round to four digits, more than a chart shows; None for infinity, which JSON has not."""
     return None if value is None or not math.isfinite(value) else float(f"{value:.4g}")

@@ -1,4 +1,4 @@
-"""What was published for a configuration, from published/accuracies.csv."""
+"""The published accuracies of a configuration, from published/accuracies.csv."""
 
 from functools import cache
 from pathlib import Path
@@ -9,27 +9,27 @@ from eqco.methods import METHODS
 from eqco.study.grid import text
 from eqco.study.study import Augment, Cell, Study
 
-# our names, and those under which the numbers were published
+# our names, and the names in the papers
 DATASETS = {"cifar10-jpeg": "cifar-10", "cifar100": "cifar-100", "imagenet": "imagenet-1k"}
 NAMES = {"moco": ("moco", "moco-v2")}
 LOSSES = {"0": "info-nce", "inf": "dcl"}  # of a margin
-TUNED = "tuned"  # in place of a temperature: the best of several
+TUNED = "tuned"  # in place of a temperature: the accuracy at the best of several
 
 
 @cache
 def _read(file: Path) -> pd.DataFrame:
-    # as text, an empty cell too: what a source does not say equals nothing
+    # as text, an empty cell too: a setting that a source does not give matches nothing
     rows = pd.read_csv(file, dtype=str, keep_default_na=False)
     return rows.astype({"value": float})
 
 
 def matches(study: Study, cell: Cell, protocol: str, file: Path) -> pd.DataFrame:
-    """The numbers that were published for a cell's configuration, by a protocol like this one.
+    """The published accuracies of a cell's configuration, by a protocol like this one.
 
-    A source has to say the dataset, backbone, method, whether both views are queries, loss, α, K,
-    τ, batch and epochs, each as the cell's; where it says the augmentation, that too. A number of
-    the best of several τ is found for each; which is the best only a whole table tells.
-    No file, as where the package is used elsewhere, is no number.
+    A source must give the cell's dataset, backbone, method, whether both views are queries, loss,
+    α, K, τ, batch and epochs. If it gives the augmentation, that must match too. A number for the
+    best of several τ matches each τ, since only a whole table shows which is the best. Without the
+    file, as in a project that only uses the package, there are no numbers.
 
     Returns:
         Rows of the file, as text but for ``value``, in percent.
@@ -37,7 +37,7 @@ def matches(study: Study, cell: Cell, protocol: str, file: Path) -> pd.DataFrame
     if not file.is_file():
         return pd.DataFrame(columns=["paper", "temperature", "protocol", "value"])
     loss, alpha = _loss(cell)
-    said = {
+    settings = {
         "dataset": DATASETS.get(study.data.name, study.data.name),
         "backbone": study.network.backbone,
         "symmetric": _symmetric(study, cell),
@@ -51,13 +51,13 @@ def matches(study: Study, cell: Cell, protocol: str, file: Path) -> pd.DataFrame
     same = rows["method"].isin(NAMES.get(cell.method, (cell.method,)))
     same &= rows["temperature"].isin([text(cell.temperature), TUNED])
     same &= rows["augmentation"].isin([_augmentation(study.augment), ""])
-    for column, value in said.items():
+    for column, value in settings.items():
         same &= rows[column].eq(value)
     return rows[same & _like(rows["protocol"], protocol, study)]
 
 
 def _loss(cell: Cell) -> tuple[str, str]:
-    """The name of a cell's loss among the published ones, and α where it is EqCo's."""
+    """The published name of a cell's loss, and α if it is EqCo's."""
     if cell.loss != "info-nce":
         return cell.loss, ""
     if cell.margin != "eqco":
@@ -68,22 +68,22 @@ def _loss(cell: Cell) -> tuple[str, str]:
 
 
 def _symmetric(study: Study, cell: Cell) -> str:
-    """Whether both views are queries, said where the method leaves the choice."""
+    """Whether both views are queries; empty if the method leaves no choice."""
     return str(study.pretrain.symmetric).lower() if METHODS[cell.method].symmetric else ""
 
 
 def _augmentation(augment: Augment) -> str:
-    """The two strengths by which the papers' augmentations of one dataset differ most."""
+    """The two strengths in which the papers' augmentations of one dataset differ most."""
     crop = augment.crop[0] if augment.crop else 1
     jitter = augment.jitter.brightness if augment.jitter else 0
     return f"crop {crop:g}, jitter {jitter:g}"
 
 
 def _like(published: "pd.Series[str]", protocol: str, study: Study) -> "pd.Series[bool]":
-    """Which published protocols stand beside ours: close enough to compare, named in the table."""
+    """Whether each published protocol is close enough to ours to compare; the table names it."""
     if protocol == "linear":
         return published.isin(["linear", "linear-online"])
-    if protocol == "knn":  # on whatever layer, of the last or the best epoch
+    if protocol == "knn":  # on any layer, at the last or the best epoch
         settings = study.evaluate.knn
         return published.str.split(", ").str[0].eq(f"knn k={settings.k} T={settings.temperature:g}")
     return published.isin([])

@@ -1,4 +1,4 @@
-"""The accuracies as a person reads them first: a row a margin, a column a K, a block a protocol."""
+"""The mean accuracies at a glance: a block per protocol, a row per margin, a column per K."""
 
 import pandas as pd
 
@@ -8,7 +8,7 @@ from eqco.report.lines import lines_of
 def render(table: pd.DataFrame) -> str:
     """Mean ± sample standard deviation over seeds, in Markdown.
 
-    A row is what a figure draws as a line: a margin or loss, and what else tells lines apart. A
+    A row is a line of the figure: a margin or loss, with any other axis that separates lines. A
     configuration with a failed or missing seed is a hole.
 
     Args:
@@ -18,14 +18,14 @@ def render(table: pd.DataFrame) -> str:
     several = table["method"].nunique() > 1
     line = pd.Series(lines_of(table), index=table.index)
     rows = table.assign(
-        shown=(table["mean"] + deviation).where(table["mean"] != "", "hole"),
+        accuracy=(table["mean"] + deviation).where(table["mean"] != "", "hole"),
         line=table["method"] + ", " + line if several else line,
         K=[f"K = {k}" for k in table["negatives"]],
     )
     blocks = []
     for protocol, block in rows.groupby("protocol", sort=False):
         ordered = block.sort_values("negatives", kind="stable")
-        pivot = block.pivot_table("shown", "line", "K", "first", sort=False).fillna("")
+        pivot = block.pivot_table("accuracy", "line", "K", "first", sort=False).fillna("")
         pivot = pivot[list(ordered["K"].unique())].rename_axis("", axis="index")
         n = " to ".join(str(n) for n in sorted({block["seeds"].min(), block["seeds"].max()}))
         head = f"{protocol}: test accuracy [%], mean ± standard deviation, n = {n} seeds"
