@@ -41,9 +41,7 @@ class ExecutorSettings(ExecutorSettingsBase):
 
     cluster: str = field(
         default="slurm",
-        metadata={
-            "help": "slurm, local (processes on this machine) or debug (in Snakemake's process)."
-        },
+        metadata={"help": "slurm, or local (processes on this machine)."},
     )
     array_size: int = field(
         default=1000,
@@ -99,8 +97,7 @@ class Executor(RemoteExecutor):
     def _submitter(self) -> AutoExecutor:
         cluster = self.workflow.executor_settings.cluster
         # RunCommand counts requeues, of time limits and preemptions alike; submitit need not
-        limit = {} if cluster == "debug" else {f"{cluster}_max_num_timeout": 10**6}
-        return AutoExecutor(self.folder, cluster=cluster, **limit)
+        return AutoExecutor(self.folder, cluster=cluster, **{f"{cluster}_max_num_timeout": 10**6})
 
     def get_job_args(self, job: JobExecutorInterface, **kwargs: Any) -> str:
         arguments: str = super().get_job_args(job, **kwargs)
@@ -174,7 +171,7 @@ class Executor(RemoteExecutor):
             for job in jobs
         ]
         # of now: what changes before a job reads it makes the job stale, not its outputs wrong
-        makes = [{} if settings.cluster == "debug" else self.digests.of(job) for job in jobs]
+        makes = [self.digests.of(job) for job in jobs]
         try:
             submitter.update_parameters(
                 **wanted,
@@ -189,8 +186,7 @@ class Executor(RemoteExecutor):
             return []
         infos = []
         for job, one, outputs in zip(jobs, submitted, makes, strict=True):
-            if settings.cluster != "debug":  # its jobs die with this process
-                self.records.add(Record(settings.cluster, one.job_id, outputs))
+            self.records.add(Record(settings.cluster, one.job_id, outputs))
             watched = [Watched(one.job_id, self.folder, one)]
             infos.append(SubmittedJobInfo(job, one.job_id, {"watched": watched, "whole": True}))
         return infos

@@ -124,14 +124,4 @@ class Local:
         return None
 
 
-class Debug:
-    """Jobs run within this process, one after the other, when they are asked for."""
-
-    def states(self, ids: Collection[str]) -> dict[str, State] | None:
-        return {id_: State("RUNNING") for id_ in ids}
-
-    def cancel(self, ids: Collection[str]) -> None:
-        pass
-
-
-CLUSTERS: dict[str, type[Cluster]] = {"slurm": Slurm, "local": Local, "debug": Debug}
+CLUSTERS: dict[str, type[Cluster]] = {"slurm": Slurm, "local": Local}

@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -61,8 +60,7 @@ class RunCommand:
             start_new_session=True,
         )
         self._group = process.pid
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._terminate)
+        signal.signal(signal.SIGTERM, self._terminate)
         try:
             # not Popen.wait: its lock is held while a signal's handler runs
             _, status = os.waitpid(process.pid, 0)

@@ -27,11 +27,6 @@ class TestSnakemakesOwnOnLocal(SnakemakesOwnTests):
     cluster = "local"
 
 
-class TestSnakemakesOwnOnDebug(SnakemakesOwnTests):
-    __test__ = True
-    cluster = "debug"
-
-
 class TestSnakemakesOwnOnSlurm(SnakemakesOwnTests):
     __test__ = True
     cluster = "slurm"
@@ -160,11 +155,10 @@ def test_an_array_has_a_size(project):
     assert len({id_.split("_")[0] for id_ in project.jobs()}) == 3
 
 
-@pytest.mark.parametrize("cluster", ["local", "debug"])
-def test_without_slurm(tmp_path, cluster):
+def test_without_slurm(tmp_path):
     project = Project(tmp_path)
     toy(project, 3, "echo ${{CUDA_VISIBLE_DEVICES:-unset}} > {output}")
-    assert project.run("--submitit-cluster", cluster, "--jobs", "2") == 0, project.log
+    assert project.run("--submitit-cluster", "local", "--jobs", "2") == 0, project.log
     expected = os.environ.get("CUDA_VISIBLE_DEVICES", "unset") + "\n"
     assert [project.read(f"out/{i}") for i in range(3)] == [expected] * 3
 
@@ -173,7 +167,7 @@ def test_an_unknown_cluster(tmp_path):
     project = Project(tmp_path)
     toy(project, 1, "touch {output}")
     assert project.run("--submitit-cluster", "abacus") == 1
-    assert "--submitit-cluster: abacus: must be slurm, local, debug" in project.log
+    assert "--submitit-cluster: abacus: must be slurm, local" in project.log
 
 
 def test_no_slurm_here(tmp_path):
