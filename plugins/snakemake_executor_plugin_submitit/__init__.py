@@ -1,8 +1,8 @@
 """Snakemake jobs through submitit: ``snakemake --executor submitit``.
 
 Snakemake finds this package by its name. Jobs that are ready together and ask for the same
-resources are one array; one question a round asks for the state of all; a job is requeued when its
-time ends or it is preempted; jobs that a Snakemake left behind are waited for by the next.
+resources become one array. One query per round gets the state of all jobs. A job is requeued when
+its time ends or it is preempted. Jobs of a Snakemake that has died are adopted by the next one.
 """
 
 import asyncio
@@ -26,18 +26,18 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 from snakemake_executor_plugin_submitit.clusters import CLUSTERS, State
 from snakemake_executor_plugin_submitit.command import Outcome, RunCommand
 from snakemake_executor_plugin_submitit.digests import Digests
-from snakemake_executor_plugin_submitit.left_behind import LeftBehind
+from snakemake_executor_plugin_submitit.left_behind import ClusterJobs, LeftBehind
 from snakemake_executor_plugin_submitit.records import Record, Records
 from snakemake_executor_plugin_submitit.resources import parameters
 from snakemake_executor_plugin_submitit.watched import Watched
 
 FOLDER = ".snakemake/submitit"
-SUBMISSION_TRIES = 6  # of an sbatch that reaches no controller: two and a half minutes
+SUBMISSION_TRIES = 6  # while slurmctld is down: waits 5 + 10 + ... + 80 s
 
 
 @dataclass
 class ExecutorSettings(ExecutorSettingsBase):
-    """``--submitit-…`` on the command line."""
+    """The options ``--submitit-…`` of the command line."""
 
     cluster: str = field(
         default="slurm",
@@ -45,18 +45,22 @@ class ExecutorSettings(ExecutorSettingsBase):
     )
     array_size: int = field(
         default=1000,
-        metadata={"help": "Jobs in one array at most; SLURM's MaxArraySize less one."},
+        metadata={"help": "Maximum number of jobs in one array: SLURM's MaxArraySize minus one."},
     )
     array_parallelism: int = field(
-        default=256, metadata={"help": "Jobs of one array that run at once, at most."}
+        default=256, metadata={"help": "Maximum number of jobs of one array that run at once."}
     )
     signal_seconds: int = field(
         default=90,
-        metadata={"help": "So long before its time ends a SLURM job is told to save its state."},
+        metadata={
+            "help": "Seconds before the time limit at which SLURM signals a job to save its state."
+        },
     )
     requeues: int = field(
         default=100,
-        metadata={"help": "Requeues of a job, after time limits and preemptions, at most."},
+        metadata={
+            "help": "Maximum number of requeues of a job, after time limits and preemptions."
+        },
     )
 
 
@@ -73,7 +77,7 @@ common_settings = CommonSettings(
 
 
 class Executor(RemoteExecutor):
-    """Submits, watches and cancels."""
+    """The executor: it submits, watches and cancels jobs."""
 
     def __post_init__(self) -> None:
         settings = self.workflow.executor_settings
@@ -85,27 +89,27 @@ class Executor(RemoteExecutor):
         self.folder.mkdir(parents=True, exist_ok=True)
         self.records = Records(self.folder)
         self.digests = Digests(self.workflow.persistence)
-        self.left_behind: LeftBehind | None = None  # read when it is needed
+        self.left_behind: LeftBehind | None = None  # read at the first submission
         self.unfinished: dict[JobExecutorInterface, SubmittedJobInfo] = {}
         self.warned: set[str] = set()
         try:
             self.cluster = CLUSTERS[settings.cluster]()
-            self._submitter()  # is there such a cluster here?
+            self._submitter()  # raises if there is no such cluster here
         except (OSError, RuntimeError) as error:
             raise WorkflowError(f"--submitit-cluster: {settings.cluster}: {error}") from None
 
     def _submitter(self) -> AutoExecutor:
         cluster = self.workflow.executor_settings.cluster
-        # RunCommand counts requeues, of time limits and preemptions alike; submitit need not
+        # RunCommand counts requeues, after time limits and preemptions alike: submitit need not
         return AutoExecutor(self.folder, cluster=cluster, **{f"{cluster}_max_num_timeout": 10**6})
 
     def get_job_args(self, job: JobExecutorInterface, **kwargs: Any) -> str:
         arguments: str = super().get_job_args(job, **kwargs)
         if job.is_group():
-            # what its members share; of --cores, the machine's before, the last counts
+            # resources that the members share; the last --cores overrides the machine's
             return f"{arguments} {self.get_resource_declarations(job)} --cores {job.threads}"
-        # by default it stays alive for a second after its work; a group's, whose members wait for
-        # each other, would look for work without a pause
+        # without this Snakemake stays alive for a second after its work; a group keeps that second:
+        # its members wait for each other, and it would look for work without a pause
         return f"{arguments} --max-jobs-per-timespan 100/0s"
 
     def run_job(self, job: JobExecutorInterface) -> None:
@@ -121,11 +125,11 @@ class Executor(RemoteExecutor):
         fresh = []
         for job in jobs:
             self.run_job_pre(job)
-            earlier, whole = self.left_behind.take(job)
-            if earlier:
-                ids = ", ".join(sorted(one.id for one in earlier))
+            earlier = self.left_behind.take(job)
+            if earlier.watched:
+                ids = ", ".join(sorted(watched.id for watched in earlier.watched))
                 self.logger.info(f"{job.name}: waits for {ids}, of a Snakemake that is gone")
-                self._report(SubmittedJobInfo(job, ids, {"watched": earlier, "whole": whole}))
+                self._report(_info(job, ids, earlier))
             else:
                 fresh.append(job)
         for info in self._submit(fresh):
@@ -138,7 +142,7 @@ class Executor(RemoteExecutor):
     # Submission
 
     def _submit(self, jobs: list[JobExecutorInterface]) -> list[SubmittedJobInfo]:
-        """Submit jobs, those with equal parameters as one array; errors are reported."""
+        """Submit jobs, those with equal parameters as one array; report errors."""
         alike: dict[str, list[JobExecutorInterface]] = {}
         for job in jobs:
             try:
@@ -150,15 +154,15 @@ class Executor(RemoteExecutor):
         size = self.workflow.executor_settings.array_size
         submitted = []
         for key, members in alike.items():
-            for some in (members[i : i + size] for i in range(0, len(members), size)):
-                submitted += self._submit_array(some, json.loads(key))
+            for chunk in (members[i : i + size] for i in range(0, len(members), size)):
+                submitted += self._submit_array(chunk, json.loads(key))
         return submitted
 
     def _submit_array(
-        self, jobs: list[JobExecutorInterface], wanted: dict[str, Any]
+        self, jobs: list[JobExecutorInterface], resources: dict[str, Any]
     ) -> list[SubmittedJobInfo]:
         settings = self.workflow.executor_settings
-        submitter = self._submitter()  # a new one: its parameters would add up
+        submitter = self._submitter()  # a new one, since parameters accumulate
         local = settings.cluster == "local"
         commands = [
             RunCommand(
@@ -170,11 +174,11 @@ class Executor(RemoteExecutor):
             )
             for job in jobs
         ]
-        # of now: what changes before a job reads it makes the job stale, not its outputs wrong
+        # digests before submission: a later change makes the job stale, not its outputs wrong
         makes = [self.digests.of(job) for job in jobs]
         try:
             submitter.update_parameters(
-                **wanted,
+                **resources,
                 slurm_array_parallelism=settings.array_parallelism,
                 slurm_signal_delay_s=settings.signal_seconds,
             )
@@ -187,22 +191,22 @@ class Executor(RemoteExecutor):
         infos = []
         for job, one, outputs in zip(jobs, submitted, makes, strict=True):
             self.records.add(Record(settings.cluster, one.job_id, outputs))
-            watched = [Watched(one.job_id, self.folder, one)]
-            infos.append(SubmittedJobInfo(job, one.job_id, {"watched": watched, "whole": True}))
+            watched = Watched(one.job_id, self.folder, one)
+            infos.append(_info(job, one.job_id, ClusterJobs([watched], complete=True)))
         return infos
 
     def _patiently(self, submitter: AutoExecutor, commands: list[RunCommand]) -> list[Job[Outcome]]:
-        """Submit; where no controller can be reached, as while it restarts, again later."""
-        for again in range(SUBMISSION_TRIES):
+        """Submit, and retry while no controller can be reached, as during its restart."""
+        for attempt in range(SUBMISSION_TRIES):
             try:
                 return submitter.submit_array(commands)
             except (FailedJobError, FailedSubmissionError) as error:
-                # of other errors it is not known that nothing was submitted
+                # after other errors the jobs may have been submitted
                 if "Unable to contact slurm controller" not in str(error):
                     raise
-                if again + 1 == SUBMISSION_TRIES:
+                if attempt + 1 == SUBMISSION_TRIES:
                     raise
-                seconds = 5 * 2**again
+                seconds = 5 * 2**attempt
                 self.logger.warning(f"sbatch reaches no controller; again in {seconds} s")
                 time.sleep(seconds)
         raise AssertionError
@@ -227,7 +231,7 @@ class Executor(RemoteExecutor):
                 self._look(watched, states)
             if any(watched.ending is None for watched in _watched(info)):
                 yield info
-            elif info.aux["whole"] and not any(watched.is_void for watched in _watched(info)):
+            elif _cluster_jobs(info).complete and not any(one.is_void for one in _watched(info)):
                 self._finish(info)
             else:
                 self._forget(info)
@@ -238,18 +242,18 @@ class Executor(RemoteExecutor):
             yield info
 
     def _look(self, watched: Watched, states: dict[str, State] | None) -> None:
-        """Look whether a job has ended."""
+        """Check whether a job has ended."""
         if watched.ending is None:
             watched.ask(self.workflow.executor_settings.requeues)
         if watched.ending is None and states is not None:
             state = states.get(watched.id)
             watched.hear(state, self.workflow.execution_settings.latency_wait)
             if state is not None and state.stuck:
-                told = f"{watched.id} waits until somebody acts: {state.reason}"
-                self._warn_once(watched.id, told)
+                message = f"{watched.id} waits until somebody acts: {state.reason}"
+                self._warn_once(watched.id, message)
 
     def _finish(self, info: SubmittedJobInfo) -> None:
-        """Report how a job has ended."""
+        """Report the success or failure of a job that has ended."""
         if failed := [watched for watched in _watched(info) if watched.ending]:
             message = "; ".join(f"{one.id} {one.ending}; log: {one.log}" for one in failed)
             self._fail(info, message, [one.log for one in failed])
@@ -261,12 +265,12 @@ class Executor(RemoteExecutor):
     def _fail(self, info: SubmittedJobInfo, message: str, logs: Sequence[Path] = ()) -> None:
         self.unfinished.pop(info.job, None)
         self._forget(info)
-        if info.job.is_group():  # Snakemake tells it for single jobs alone
+        if info.job.is_group():  # Snakemake prints the message for single jobs only
             self.logger.error(message)
         self.report_job_error(info, msg=f"{message}. ", aux_logs=[str(log) for log in logs])
 
     def _forget(self, info: SubmittedJobInfo) -> None:
-        """Delete what the jobs that have ended left in the folder, but for the logs of failures."""
+        """Delete the files of ended jobs in the folder, except the logs of failures."""
         for watched in _watched(info):
             self.records.remove(watched.id)
             if watched.stale or not watched.ending:
@@ -281,7 +285,7 @@ class Executor(RemoteExecutor):
     # The end
 
     def cancel_jobs(self, active_jobs: list[SubmittedJobInfo]) -> None:
-        # not active_jobs alone: it lacks those whose states are being asked for
+        # active_jobs lacks the jobs whose states are being queried
         ids = {one.id for info in self.unfinished.values() for one in _watched(info)}
         try:
             self.cluster.cancel(ids)
@@ -292,13 +296,22 @@ class Executor(RemoteExecutor):
             self.records.remove(id_)
 
 
+def _info(job: JobExecutorInterface, ids: str, cluster_jobs: ClusterJobs) -> SubmittedJobInfo:
+    return SubmittedJobInfo(job, ids, {"jobs": cluster_jobs})
+
+
+def _cluster_jobs(info: SubmittedJobInfo) -> ClusterJobs:
+    """The state of a Snakemake job; a job that was never submitted has no jobs on the cluster."""
+    return info.aux["jobs"] if info.aux else ClusterJobs([], complete=False)
+
+
 def _watched(info: SubmittedJobInfo) -> list[Watched]:
-    """The jobs on the cluster whose end is that of a job: its own, or the earlier ones."""
-    return info.aux["watched"] if info.aux else []
+    """The jobs on the cluster that make a Snakemake job's outputs."""
+    return _cluster_jobs(info).watched
 
 
 def _sbatch_line(message: str) -> str:
-    """The line of submitit's account of a failed sbatch that says why."""
+    """The reason in submitit's message about a failed sbatch."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
-    told = [line for line in lines if line.startswith("sbatch: error:")]
-    return " ".join(told) or (lines[-1] if lines else "")
+    errors = [line for line in lines if line.startswith("sbatch: error:")]
+    return " ".join(errors) or (lines[-1] if lines else "")

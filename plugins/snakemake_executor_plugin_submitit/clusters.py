@@ -1,4 +1,4 @@
-"""submitit's clusters: where their jobs stand, by one question for all of them, and their end."""
+"""submitit's clusters: the states of their jobs, by one query for all, and cancellation."""
 
 import re
 import signal
@@ -20,19 +20,19 @@ ENDINGS = {
     "CANCELLED": "was cancelled",
     "COMPLETED": "ended without leaving a result",
     "DEADLINE": "missed its deadline",
-    "FAILED": "died before it could tell why",
+    "FAILED": "died without an error message",
     "NODE_FAIL": "lost its node",
-    "OUT_OF_MEMORY": "was killed for want of memory (resource mem_mb)",
+    "OUT_OF_MEMORY": "ran out of memory (resource mem_mb)",
     "PREEMPTED": "was preempted and is not requeued",
     "TIMEOUT": "ran out of time (resource runtime)",
 }
-# Reasons for which a pending job waits until somebody acts.
+# reasons for which a pending job waits until somebody acts
 STUCK = re.compile(r"held|JobHold|JobHeld|Never|BadConstraints|InvalidQOS|InvalidAccount", re.I)
 
 
 @dataclass(frozen=True)
 class State:
-    """What a scheduler says of a job."""
+    """The state of a job, as the scheduler reports it."""
 
     name: str
     reason: str = ""
@@ -47,23 +47,23 @@ class State:
         return self.name in ("PENDING", "SPECIAL_EXIT") and bool(STUCK.search(self.reason))
 
     def __str__(self) -> str:
-        """How it ended, as the rest of a sentence that begins with the job."""
+        """The ending, as the rest of a sentence that begins with the job."""
         node = f" on {self.node}" if self.node not in ("", "None assigned") else ""
         return ENDINGS.get(self.name, f"ended as {self.name}") + node
 
 
 class Cluster(Protocol):
-    """A cluster's jobs."""
+    """A cluster, which runs jobs."""
 
     def states(self, ids: Collection[str]) -> dict[str, State] | None:
-        """The states of the jobs that it knows, or None when it does not answer."""
+        """The states of the jobs that the scheduler knows; None if it does not answer."""
 
     def cancel(self, ids: Collection[str]) -> None:
-        """Cancel jobs that are queued or run."""
+        """Cancel queued and running jobs."""
 
 
 class Slurm:
-    """SLURM: ``sacct`` where accounting is on, else ``squeue``, which forgets ended jobs soon."""
+    """SLURM: ``sacct`` if accounting is on, else ``squeue``, which soon forgets ended jobs."""
 
     def __init__(self) -> None:
         probe = subprocess.run(
@@ -72,28 +72,28 @@ class Slurm:
         self.accounting = probe.returncode == 0
 
     def states(self, ids: Collection[str]) -> dict[str, State] | None:
-        # an array is asked for by its one id
-        wanted = ",".join(sorted({id_.split("_")[0] for id_ in ids}))
+        # an array has one id
+        arrays = ",".join(sorted({id_.split("_")[0] for id_ in ids}))
         fields = "JobID,State,Reason,NodeList"
         if self.accounting:
-            command = ["sacct", "-X", "-P", "-o", fields, "-j", wanted]
+            command = ["sacct", "-X", "-P", "-o", fields, "-j", arrays]
         else:
-            command = ["squeue", "-r", "-t", "all", "-h", "-o", "%i|%T|%r|%N", "-j", wanted]
+            command = ["squeue", "-r", "-t", "all", "-h", "-o", "%i|%T|%r|%N", "-j", arrays]
         try:
             done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-        except (OSError, subprocess.TimeoutExpired):  # no memory to fork, a file system away
+        except (OSError, subprocess.TimeoutExpired):  # no memory to fork, or a file system is away
             return None
         if done.returncode != 0:
-            unknown = "Invalid job id" in done.stderr  # squeue's word where it knows none of them
+            unknown = "Invalid job id" in done.stderr  # squeue's error if it knows none of the jobs
             return {} if unknown else None
         lines = done.stdout if self.accounting else fields.replace(",", "|") + "\n" + done.stdout
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = SlurmInfoWatcher().read_info(lines)
+            jobs = SlurmInfoWatcher().read_info(lines)
         return {
             # "CANCELLED by 0"
             id_: State(info["State"].split()[0], info["Reason"], info["NodeList"])
-            for id_, info in found.items()
+            for id_, info in jobs.items()
             if info["State"]
         }
 
@@ -103,7 +103,7 @@ class Slurm:
 
 
 class Local:
-    """submitit's own processes: an id is that of the process that watches over the job."""
+    """Processes of submitit on this machine; a job's id is that of its supervising process."""
 
     def states(self, ids: Collection[str]) -> dict[str, State] | None:
         return {id_: State("RUNNING" if self._process(id_) else "FAILED") for id_ in ids}
@@ -116,7 +116,7 @@ class Local:
     def _process(self, id_: str) -> psutil.Process | None:
         try:
             process = psutil.Process(int(id_))
-            # ids are used again for other processes
+            # process ids are reused
             if "submitit.local._local" in process.cmdline():
                 return process
         except psutil.Error:

@@ -1,6 +1,6 @@
-"""What a submitit job runs: one command, whose processes are stopped with it.
+"""The work of a submitit job: one shell command, whose processes are stopped with the job.
 
-Jobs unpickle this module: it imports neither Snakemake nor anything slow.
+Jobs unpickle this module, so it imports neither Snakemake nor anything slow.
 """
 
 import os
@@ -20,7 +20,7 @@ GRACE_SECONDS = 60  # for a command to save its state; SLURM's own limit is ofte
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a command ended: its exit code, and whether the kernel killed for want of memory."""
+    """The end of a command: its exit code, and whether the kernel killed it out of memory."""
 
     code: int
     out_of_memory: bool
@@ -29,16 +29,16 @@ class Outcome:
 class RunCommand:
     """Run a shell command in a process group of its own.
 
-    SIGUSR2, which SLURM sends ahead of a time limit or a preemption, is passed on to the command's
-    processes; those that save their state on it are waited for, then the job is requeued. SIGTERM,
-    which comes with a cancellation, a requeue by hand or an unannounced preemption, is passed on
-    likewise, and the job ends without a result: the scheduler's state tells what became of it.
+    SLURM sends SIGUSR2 before a time limit or a preemption. The command's processes get it too and
+    have time to save their state; then the job is requeued. SIGTERM comes with a cancellation, a
+    requeue by hand or a sudden preemption. The command's processes get it too, and the job ends
+    without a result: only the scheduler's state tells the reason.
 
     Args:
         command: for the shell.
         folder: to run it in.
-        requeues: how often the job may be requeued from here on.
-        changes: to the environment; None takes a variable away.
+        requeues: how many more times the job may be requeued.
+        changes: to the environment; None removes a variable.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class RunCommand:
         return Outcome(process.returncode, oom_kills() > kills)
 
     def checkpoint(self) -> DelayedSubmission | None:
-        """Called by submitit on SIGUSR2: what to run after the requeue, None to give up."""
+        """The job to run after a requeue, None to give up; submitit calls this on SIGUSR2."""
         self._end(signal.SIGUSR2)
         if self.requeues == 0:
             return None
@@ -94,7 +94,7 @@ class RunCommand:
 
 
 def is_alive(group: int) -> bool:
-    """Whether a process group has a process that is more than a zombie."""
+    """Whether a process group has a process that is not a zombie."""
     import psutil  # where it is needed: it would slow every job's start
 
     for process in psutil.process_iter():
@@ -105,7 +105,7 @@ def is_alive(group: int) -> bool:
 
 
 def oom_kills() -> int:
-    """How many processes of this control group the kernel has killed for want of memory."""
+    """The number of processes of this control group that the kernel has killed out of memory."""
     with suppress(OSError):
         for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
             _, controllers, path = line.split(":", 2)
@@ -116,6 +116,6 @@ def oom_kills() -> int:
             else:
                 continue
             with suppress(OSError):
-                if found := re.search(r"^oom_kill (\d+)$", file.read_text(encoding="utf-8"), re.M):
-                    return int(found[1])
+                if count := re.search(r"^oom_kill (\d+)$", file.read_text(encoding="utf-8"), re.M):
+                    return int(count[1])
     return 0

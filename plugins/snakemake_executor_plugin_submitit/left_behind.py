@@ -1,5 +1,6 @@
-"""Jobs that a Snakemake left behind, for the next to wait for."""
+"""Jobs of a Snakemake that has died, which the next one adopts."""
 
+from dataclasses import dataclass
 from logging import Logger
 from pathlib import Path
 
@@ -13,8 +14,21 @@ from snakemake_executor_plugin_submitit.watched import Watched
 CANCELLED_BY_US = "is cancelled: it runs with other parameters, code, software or inputs"
 
 
+@dataclass(frozen=True)
+class ClusterJobs:
+    """The jobs on the cluster that make a Snakemake job's outputs.
+
+    Attributes:
+        watched: the jobs: the Snakemake job's own, or earlier ones.
+        complete: whether they make all of its outputs.
+    """
+
+    watched: list[Watched]
+    complete: bool
+
+
 class LeftBehind:
-    """The jobs of a Snakemake that is gone that are alive, or may be, by their outputs."""
+    """The jobs of dead Snakemakes that may still be alive, by their outputs."""
 
     def __init__(
         self,
@@ -31,27 +45,27 @@ class LeftBehind:
         self.watched: dict[str, Watched] = {}  # by id
         states = cluster.states([record.id for record in records]) if records else {}
         for record in records:
-            # where the scheduler does not answer, they may all be alive
+            # if the scheduler does not answer, all of them may be alive
             if states is None or states.get(record.id, State("UNKNOWN")).active:
                 self.records |= dict.fromkeys(record.outputs, record)
                 self.watched[record.id] = Watched(record.id, folder, alive=states is not None)
 
-    def take(self, job: JobExecutorInterface) -> tuple[list[Watched], bool]:
-        """The jobs that make what another is for, and whether that is all that it is for.
+    def take(self, job: JobExecutorInterface) -> ClusterJobs:
+        """The earlier jobs that make a job's outputs, which it need not make again.
 
-        Those that make something else in its place are cancelled. A job is given once for an
-        output: when it has failed, its outputs are made anew.
+        An earlier job whose dependencies have changed is stale, and is cancelled. Each output is
+        given once: if the earlier job fails, a new one makes the output.
         """
-        wanted = [str(output) for member in members(job) for output in member.output]
-        found = {o: record for o in wanted if (record := self.records.pop(o, None))}
-        earlier = {record.id: record for record in found.values()}
+        outputs = [str(output) for member in members(job) for output in member.output]
+        matches = {o: record for o in outputs if (record := self.records.pop(o, None))}
+        earlier = {record.id: record for record in matches.values()}
         stale = [id_ for id_, record in earlier.items() if self._is_stale(record, job)]
         for id_ in stale:
             self.watched[id_].stale = True
             self.logger.info(f"{id_}, of a Snakemake that is gone, {CANCELLED_BY_US}")
         self.cluster.cancel(stale)
-        return [self.watched[id_] for id_ in earlier], len(found) == len(wanted)
+        return ClusterJobs([self.watched[id_] for id_ in earlier], len(matches) == len(outputs))
 
     def _is_stale(self, record: Record, job: JobExecutorInterface) -> bool:
-        now = self.digests.of(job, made=record.outputs)
+        now = self.digests.of(job, outputs=record.outputs)
         return any(record.outputs.get(output, digest) != digest for output, digest in now.items())

@@ -1,4 +1,4 @@
-"""What was submitted, on disk: a Snakemake that died leaves its jobs to the next one."""
+"""Records of submitted jobs on disk, from which the next Snakemake learns of a dead one's jobs."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Record:
-    """A submitted job: its id on the cluster, and for each output a digest of what makes it."""
+    """A submitted job: its id on the cluster, and a digest for each output (``digests.py``)."""
 
     cluster: str
     id: str
@@ -18,7 +18,7 @@ class Record:
 
 
 class Records:
-    """One file a job in a folder, from its submission until its end has been seen."""
+    """One file per job in a folder, from its submission until its end has been seen."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -34,7 +34,7 @@ class Records:
 
     def __iter__(self) -> Iterator[Record]:
         for path in sorted(self.folder.glob("*.json")):
-            # another Snakemake in this folder may be done with it
+            # another Snakemake in this folder may have removed it
             with suppress(OSError, ValueError, TypeError):
                 yield Record(**json.loads(path.read_text(encoding="utf-8")))
 

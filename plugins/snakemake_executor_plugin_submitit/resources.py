@@ -6,7 +6,7 @@ from typing import Any
 from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.jobs import JobExecutorInterface
 
-# Snakemake's resource: submitit's parameter. Text goes to sbatch as it is.
+# Snakemake's resource: submitit's parameter; text is passed to sbatch unchanged
 TEXT = {
     "slurm_partition": "slurm_partition",
     "slurm_account": "slurm_account",
@@ -20,34 +20,38 @@ NUMBERS = {
     "nodes": "nodes",
     "runtime": "timeout_min",
 }
-DEFAULT_RUNTIME = 60  # minutes; submitit wants a limit, to tell its end from a preemption
+DEFAULT_RUNTIME = 60  # minutes; submitit needs a limit to distinguish its end from a preemption
 
 
 def parameters(job: JobExecutorInterface) -> dict[str, Any]:
-    """What submitit is to ask the cluster for.
+    """The parameters of submitit for a job's resources.
 
     Raises:
         WorkflowError: naming the rule, the resource, its value and what is allowed.
     """
     name = job.groupid if job.is_group() else job.name
-    found: dict[str, Any] = {"name": name, "timeout_min": DEFAULT_RUNTIME, "stderr_to_stdout": True}
+    values: dict[str, Any] = {
+        "name": name,
+        "timeout_min": DEFAULT_RUNTIME,
+        "stderr_to_stdout": True,
+    }
     for resource, parameter in TEXT.items():
         value = job.resources.get(resource)
         if value not in (None, ""):
             _refuse_if(not str(value).isprintable(), name, resource, value, "one line of text")
-            found[parameter] = str(value)
+            values[parameter] = str(value)
     for resource, parameter in NUMBERS.items():
         value = job.resources.get(resource)
         if value is not None and not (resource == "gpus" and value == 0):
             allowed = "a whole number from 1"
             _refuse_if(not isinstance(value, int) or value < 1, name, resource, value, allowed)
-            found[parameter] = value
+            values[parameter] = value
     memory = job.resources.get("mem_mb")
-    if isinstance(memory, int):  # Snakemake's default may still be undecided
-        found["mem_gb"] = memory / 1024  # SLURM's M is 2^20 bytes
-    if found.get("nodes", 1) > 1:
-        # Snakemake runs once, on the first node; what it runs reaches the others by its own srun
-        found["slurm_srun_args"] = ["--nodes=1", "--ntasks=1"]
+    if isinstance(memory, int):  # Snakemake's default may not be decided yet
+        values["mem_gb"] = memory / 1024  # SLURM's M is 2^20 bytes
+    if values.get("nodes", 1) > 1:
+        # Snakemake runs once, on the first node; its command reaches the others by srun
+        values["slurm_srun_args"] = ["--nodes=1", "--ntasks=1"]
     options: dict[str, Any] = {}
     for option in shlex.split(str(job.resources.get("slurm_extra") or "")):
         key, equals, value = option.partition("=")
@@ -55,8 +59,8 @@ def parameters(job: JobExecutorInterface) -> dict[str, Any]:
         _refuse_if(not key.startswith("--"), name, "slurm_extra", option, allowed)
         options[key.removeprefix("--")] = value if equals else True
     if options:
-        found["slurm_additional_parameters"] = options
-    return found
+        values["slurm_additional_parameters"] = options
+    return values
 
 
 def _refuse_if(wrong: bool, name: str, resource: str, value: object, allowed: str) -> None:

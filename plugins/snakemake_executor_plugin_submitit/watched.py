@@ -1,4 +1,4 @@
-"""A job on the cluster that is waited for, and how it ends: by its own word, else by the state."""
+"""A job on the cluster until its end is known, from its result or from the scheduler's state."""
 
 import time
 from dataclasses import dataclass
@@ -18,12 +18,13 @@ class Watched:
 
     Attributes:
         id: on the cluster.
-        folder: submitit's, where it leaves its result and its log.
-        job: submitit's, of a job of this Snakemake; None of one that is gone.
-        alive: whether the scheduler has known it as one that waits or runs.
-        stale: whether it was cancelled, for it makes something else than is wanted now.
-        ending: how it ended, as the rest of a sentence that begins with the job; empty if well.
-        missed: when its result was first missed.
+        folder: submitit's folder, for results and logs.
+        job: submitit's job; None if an earlier Snakemake submitted it.
+        alive: whether the scheduler has reported it as queued or running.
+        stale: whether it was cancelled because its dependencies have changed.
+        ending: the rest of a sentence that begins with the job; empty after success; None before
+            the end.
+        missed: when its result was first looked for in vain, by the monotonic clock.
     """
 
     id: str
@@ -40,30 +41,30 @@ class Watched:
 
     @property
     def is_void(self) -> bool:
-        """Whether its end tells nothing of what is wanted: it was stale, or dead long before."""
+        """Whether its end is meaningless for the outputs: it was stale, or had died long before."""
         return self.stale or (bool(self.ending) and self.job is None and not self.alive)
 
     def ask(self, requeues: int) -> None:
-        """Look for what it says of its end itself.
+        """Read the job's own result, if there is one.
 
         Args:
-            requeues: those after which it gives up.
+            requeues: the maximum number, for the message.
         """
         try:
             outcome, value = pickle_load(JobPaths(self.folder, self.id).result_pickle)
             self.ending = ending(outcome, value, requeues)
         except (OSError, EOFError):
-            pass  # it is not there yet
-        except Exception as error:  # unpickling raises whatever the bytes lead it to
+            pass  # there is none yet
+        except Exception as error:  # unpickling damaged bytes can raise anything
             why = " ".join(f"{type(error).__name__}: {error}".split())
             self.ending = f"left a result that cannot be read: {why}"
 
     def hear(self, state: State | None, patience: float) -> None:
-        """Take in what the scheduler says; None: it does not know the job.
+        """Record the scheduler's state of a job without a result.
 
         Args:
-            state: the scheduler's word on a job that has left no result.
-            patience: seconds that a result may take on its way through the file system.
+            state: the state; None if the scheduler does not know the job.
+            patience: seconds that a result may take to appear through a network file system.
         """
         if state is not None and state.active:
             self.alive, self.missed = True, None
@@ -73,11 +74,11 @@ class Watched:
         if self.missed is None:
             self.missed = time.monotonic()
         if self.stale or time.monotonic() - self.missed >= patience:
-            self.ending = str(state or "is not known to the scheduler any more")
+            self.ending = str(state or "is no longer known to the scheduler")
 
 
 def ending(outcome: str, value: Any, requeues: int) -> str:
-    """A job's end as its result tells it: ("success", Outcome) or ("error", traceback)."""
+    """The ending in a job's result: ("success", Outcome) or ("error", traceback)."""
     if outcome == "success":
         if value.code != 0 and value.out_of_memory:
             return str(State("OUT_OF_MEMORY"))

@@ -1,8 +1,8 @@
-"""Progress of a grid for ``snakemake --logger eqco``: cells done and left, time left, images/s.
+"""Progress of a grid for ``snakemake --logger eqco``: cells done, time left, images/s.
 
-Snakemake finds this package by its name. It takes the place of the block of lines for each job;
-everything else, warnings and errors too, is printed as Snakemake formats it, and a dry run is left
-as it is. On a terminal the progress is one live line, elsewhere a line every ten seconds.
+Snakemake finds this package by its name. The progress replaces Snakemake's block of lines per job.
+Everything else is printed as Snakemake formats it: warnings, errors, a dry run. On a terminal the
+progress is one live line, elsewhere a line every ten seconds.
 """
 
 import json
@@ -26,16 +26,16 @@ JOB_EVENTS = {
     LogEvent.PROGRESS,
     LogEvent.RESOURCES_INFO,
 }
-CHATTER = "Select jobs to execute..."  # a line for every job, without an event of its own
-SUMMARY = "pretrain.json"  # says how many images a cell has trained on
+CHATTER = "Select jobs to execute..."  # a line per job, without an event
+SUMMARY = "pretrain.json"  # holds the number of images that a cell has trained on
 SECONDS_BETWEEN_LINES = 10
 
 
 class LogHandler(LogHandlerBase):
-    """Counts cells from Snakemake's events.
+    """A log handler that counts cells from Snakemake's events.
 
-    The rules that this run needs most often are those that every cell of the run needs; a cell
-    counts as done when all of them are.
+    The rules with the most jobs in this run are those that every cell of the run needs. A cell is
+    done when its jobs of all these rules are.
     """
 
     def __post_init__(self) -> None:
@@ -55,7 +55,7 @@ class LogHandler(LogHandlerBase):
         self.needed: Counter[str] = Counter()
         self.finished: Counter[str] = Counter()
         self.images = 0
-        self.told_end = False
+        self.printed_end = False
         self.start = self.last_line = time.monotonic()
 
     def emit(self, record: LogRecord) -> None:
@@ -98,14 +98,14 @@ class LogHandler(LogHandlerBase):
         now, total = time.monotonic(), max(self.needed.values(), default=0)
         if self.progress.live.is_started or total < 2:
             return
-        if now - self.last_line > SECONDS_BETWEEN_LINES or (done == total and not self.told_end):
-            self.told_end = done == total
+        if now - self.last_line > SECONDS_BETWEEN_LINES or (done == total and not self.printed_end):
+            self.printed_end = done == total
             self.last_line = now
             left = f"{(now - self.start) / done * (total - done):.0f} s left, " if done else ""
             self._print(f"{done} of {total} cells done, {left}{rate:,.0f} images/s")
 
     def _print(self, text: str) -> None:
-        """Above the live line where there is one; else plainly, which is many times faster."""
+        """Print above the live line, or plainly if there is none (much faster)."""
         if self.progress.live.is_started:
             self.console.print(text)
         else:
@@ -118,25 +118,25 @@ class LogHandler(LogHandlerBase):
 
     @property
     def writes_to_stream(self) -> bool:
-        """It prints to stderr, in place of Snakemake's own handler."""
+        """True: this handler prints to stderr, in place of Snakemake's own."""
         return True
 
     @property
     def writes_to_file(self) -> bool:
-        """Snakemake's own log file is left as it is."""
+        """False: Snakemake writes its own log file."""
         return False
 
     @property
     def has_filter(self) -> bool:
-        """Snakemake's filter: ``--quiet`` silences this too."""
+        """False: Snakemake's filter applies, so that ``--quiet`` works."""
         return False
 
     @property
     def has_formatter(self) -> bool:
-        """Snakemake's formatter."""
+        """False: Snakemake's formatter is used."""
         return False
 
     @property
     def needs_rulegraph(self) -> bool:
-        """Counts are enough."""
+        """False: counts are enough."""
         return False

@@ -46,7 +46,7 @@ def test_a_job_that_is_killed_without_a_word_is_told(project):
     for pid in pids:
         os.kill(int(pid), signal.SIGKILL)
     assert process.wait(timeout=60) == 1
-    assert "died before it could tell why on n" in project.log
+    assert "died without an error message on n" in project.log
 
 
 def test_a_job_that_takes_more_memory_than_it_asked_for_is_told(slurm_with_cgroups, tmp_path):
@@ -60,7 +60,7 @@ def test_a_job_that_takes_more_memory_than_it_asked_for_is_told(slurm_with_cgrou
         """
     )
     assert project.run() == 1
-    assert "was killed for want of memory (resource mem_mb)" in project.log
+    assert "ran out of memory (resource mem_mb)" in project.log
 
 
 def test_a_job_out_of_time_that_saves_nothing_is_requeued_so_often_and_then_told(project):
@@ -207,7 +207,7 @@ def test_a_job_that_vanished_is_told(project, slurm):
     slurm.stop("slurmctld")
     slurm.start_slurmctld("-c")
     assert process.wait(timeout=120) == 1
-    assert f"{id_} is not known to the scheduler any more; log: " in project.log
+    assert f"{id_} is no longer known to the scheduler; log: " in project.log
 
 
 def test_a_job_that_does_not_stop_in_time_is_told(project):

@@ -50,7 +50,7 @@ HALF = """
 
 @pytest.mark.parametrize(
     ("how", "message"),
-    [("killed", "died before it could tell why"), ("failing", "failed with exit code 1")],
+    [("killed", "died without an error message"), ("failing", "failed with exit code 1")],
 )
 def test_what_died_after_the_restart_is_not_believed_for_its_outputs(local, how, message):
     local.write(HALF)
