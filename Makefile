@@ -40,10 +40,10 @@ lint: $(VENV)/installed
 	$(BIN)/mypy
 	$(BIN)/snakemake --lint
 
-# What this machine does: benchmarks/results/<date>-<machine>.json and .md; half an hour, alone.
+# Measure this machine: benchmarks/results/<date>-<machine>.json and .md; half an hour, alone.
 DATA ?= data/raw/cifar10-jpeg.tar.xz
 bench: $(VENV)/installed
-	$(BIN)/python benchmarks/run.py --data $(DATA)
+	$(BIN)/python -m benchmarks machine --data $(DATA)
 
 # The API reference, from the docstrings: docs/api/index.html.
 docs: $(VENV)/installed

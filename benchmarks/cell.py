@@ -1,11 +1,10 @@
-"""Where the time of a small cell goes: python benchmarks/cell.py [--study params/demo.yaml] [--n 5]
+"""Seconds of each command of a small cell, with and without the fork server.
 
 Runs the commands of one cell of the study, in turn as processes of their own and as forks of the
 fork server, n times each. Prints one JSON line: for both, the wall seconds of every command, and of
-one that does nothing but start (``schema``).
+``schema``, which does nothing but start.
 """
 
-import argparse
 import os
 import shutil
 import statistics
@@ -13,60 +12,38 @@ import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 
-from report import report
-
+from benchmarks._measure import arguments, packed, report
 from eqco import forkserver
 from eqco.study.grid import cells
 from eqco.study.study import load_study
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--study", type=Path, default=Path("params/demo.yaml"))
-    parser.add_argument("--n", type=int, default=5)
-    arguments = parser.parse_args()
-    study = load_study(arguments.study)
+    options = arguments(__doc__, n=5, threads=1, study=True).parse_args()
+    study = load_study(options.study)
     cell = list(cells(study))[-1]
     alone = dict(os.environ)
     forkserver.start()
     forked = dict(os.environ)
-    with tempfile.TemporaryDirectory() as folder:
-        data, out = f"{folder}/data", f"{folder}/cell"
-        rate = [
-            "--encoder",
-            f"{out}/encoder.safetensors",
-            "--data",
-            data,
-            "--threads",
-            "1",
-            "--out",
-        ]
+    with packed(study.data) as data, tempfile.TemporaryDirectory() as folder:
+        out = f"{folder}/cell"
+        places = ["--data", str(data), "--threads", str(options.threads)]
+        evaluation = ["--encoder", f"{out}/encoder.safetensors", *places, "--out"]
         commands = {
             "start": ["schema"],
-            "pretrain": [
-                "pretrain",
-                "--cell",
-                cell,
-                "--data",
-                data,
-                "--out",
-                out,
-                "--threads",
-                "1",
-            ],
-            "linear-eval": ["linear-eval", *rate, f"{out}/linear.json"],
-            "knn-eval": ["knn-eval", *rate, f"{out}/knn.json"],
+            "pretrain": ["pretrain", "--cell", cell, *places, "--out", out],
+            "linear-eval": ["linear-eval", *evaluation, f"{out}/linear.json"],
+            "knn-eval": ["knn-eval", *evaluation, f"{out}/knn.json"],
         }
-        run(["prepare", str(arguments.study), "--out", data], forked)  # waits for the server too
+        run(["schema"], forked)  # waits for the server
         times: dict[str, list[float]] = {}
-        for _ in range(arguments.n):
+        for _ in range(options.n):
             for kind, environment in (("process", alone), ("fork", forked)):
-                shutil.rmtree(out, ignore_errors=True)  # what is finished is not trained again
-                for name, (command, *options) in commands.items():
-                    study_file = [] if command == "schema" else [str(arguments.study)]
-                    seconds = run([command, *study_file, *options], environment)
+                shutil.rmtree(out, ignore_errors=True)  # a finished cell is not trained again
+                for name, (command, *rest) in commands.items():
+                    file = [] if command == "schema" else [str(options.study)]
+                    seconds = run([command, *file, *rest], environment)
                     times.setdefault(f"{kind} {name}", []).append(seconds)
     share = statistics.median(times["fork linear-eval"]) / statistics.median(times["fork pretrain"])
     settings = {"study": study.study, "unit": "s"}
@@ -79,7 +56,3 @@ def run(arguments: list[str], environment: dict[str, str]) -> float:
     command = [sys.executable, "-m", "eqco", *arguments]
     subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - start
-
-
-if __name__ == "__main__":
-    main()

@@ -1,11 +1,10 @@
-"""Where the time to the demo's table goes: python benchmarks/demo.py [--n 1]
+"""Seconds to the demo's table, and of each part of the run.
 
-Runs `snakemake --configfile params/demo.yaml` in a copy of the project, n times. Prints one JSON
+Runs ``snakemake --configfile params/demo.yaml`` in a copy of the project, n times. Prints one JSON
 line: wall seconds to the table; seconds until the first job, and from the last cell to the end; and
-seconds of all jobs of a rule together, of which two run at once.
+the sum of the seconds of each rule's jobs, of which two run at once.
 """
 
-import argparse
 import base64
 import json
 import shutil
@@ -15,20 +14,15 @@ import tempfile
 import time
 from pathlib import Path
 
-from report import report
+from benchmarks._measure import ROOT, arguments, report
 
-ROOT = Path(__file__).parents[1]
 RULES = ("pretrain", "linear_eval", "knn_eval")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--n", type=int, default=1)
-    arguments = parser.parse_args()
+    options = arguments(__doc__, n=1).parse_args()
     runs: dict[str, list[float]] = {}
-    for _ in range(arguments.n):
+    for _ in range(options.n):
         with tempfile.TemporaryDirectory() as folder:
             for name, seconds in parts(Path(folder)).items():
                 runs.setdefault(name, []).append(seconds)
@@ -36,7 +30,7 @@ def main() -> None:
 
 
 def parts(folder: Path) -> dict[str, float]:
-    """Seconds of a run's parts, from Snakemake's records of its jobs."""
+    """Seconds of the parts of a run, from Snakemake's records of its jobs."""
     for name in ("eqco", "params", "profiles", "published", "workflow"):
         shutil.copytree(ROOT / name, folder / name)
     shutil.copy(ROOT / "Snakefile", folder)
@@ -51,14 +45,10 @@ def parts(folder: Path) -> dict[str, float]:
             log = (job.get("log") or [base64.b64decode(record.name).decode(errors="replace")])[0]
             jobs.setdefault(job["rule"], {})[log] = (job["starttime"], job["endtime"])
     started = min(begin for rule in jobs.values() for begin, _ in rule.values())
-    rated = max(ended for rule in RULES for _, ended in jobs[rule].values())
+    evaluated = max(ended for rule in RULES for _, ended in jobs[rule].values())
     return {
         "wall": end - start,
         "until_first_job": started - start,
-        "after_last_cell": end - rated,
+        "after_last_cell": end - evaluated,
         **{rule: sum(b - a for a, b in jobs[rule].values()) for rule in RULES},
     }
-
-
-if __name__ == "__main__":
-    main()

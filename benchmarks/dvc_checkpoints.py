@@ -1,12 +1,10 @@
-"""What DVC takes for many checkpoints: hashing, a change of one, push, checkout; in seconds.
+"""Seconds of DVC's commands on many checkpoints.
 
-The files hold zeros after a header of their own: DVC hashes and copies every byte all the same, but
-a disk may store them more cheaply than weights.
-
-    python benchmarks/dvc_checkpoints.py --files 100 --megabytes 45
+Hashes the files, changes one, pushes, checks out and pulls. The files hold zeros after a header of
+their own: DVC hashes and copies every byte all the same, but a disk may store them more cheaply
+than weights. Prints one JSON line.
 """
 
-import argparse
 import os
 import shutil
 import subprocess
@@ -14,43 +12,48 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks._measure import arguments, report
+
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = arguments(__doc__, n=1)
     parser.add_argument("--files", type=int, default=100)
     parser.add_argument("--megabytes", type=float, default=45)
-    parser.add_argument("--folder", type=Path, help="on the disk to measure")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
-        folder = Path(name, "work")
-        for i in range(arguments.files):
-            path = folder / "cells" / f"seed~{i}" / "encoder.safetensors"
-            path.parent.mkdir(parents=True)
-            path.write_bytes(i.to_bytes(8, "big"))
-            os.truncate(path, int(arguments.megabytes * 1e6))
-        environment = {**os.environ, "DVC_SITE_CACHE_DIR": f"{name}/site"}
-
-        def timed(what: str, *command: str) -> None:
-            start = time.perf_counter()
-            subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
-            print(f"{what}: {time.perf_counter() - start:.1f} s", flush=True)
-
-        print(f"{arguments.files} files of {arguments.megabytes:g} MB")
-        timed("git init", "git", "init")
-        timed("dvc init", "dvc", "init")
-        timed("remote", "dvc", "remote", "add", "-d", "store", f"{name}/store")
-        timed("first add: hash and copy to the cache", "dvc", "add", "cells")
-        timed("status, nothing changed", "dvc", "status")
-        with path.open("r+b") as file:
-            file.write(b"changed")
-        timed("add after a change of one file", "dvc", "add", "cells")
-        timed("push to a folder on the same disk", "dvc", "push")
-        shutil.rmtree(folder / "cells")
-        timed("checkout", "dvc", "checkout")
-        shutil.rmtree(folder / "cells")
-        shutil.rmtree(folder / ".dvc" / "cache")
-        timed("pull", "dvc", "pull")
+    parser.add_argument("--folder", type=Path, help="a folder on the disk to measure")
+    options = parser.parse_args()
+    seconds: dict[str, list[float]] = {}
+    for _ in range(options.n):
+        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+            for name, value in run(Path(folder), options.files, options.megabytes).items():
+                seconds.setdefault(name, []).append(value)
+    report({"files": options.files, "megabytes": str(options.megabytes), "unit": "s"}, seconds)
 
 
-if __name__ == "__main__":
-    main()
+def run(folder: Path, files: int, megabytes: float) -> dict[str, float]:
+    """Seconds of each command, in a repository of its own."""
+    work, store = folder / "work", folder / "store"
+    for i in range(files):
+        path = work / "cells" / f"seed~{i}" / "encoder.safetensors"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(i.to_bytes(8, "big"))
+        os.truncate(path, int(megabytes * 1e6))
+    environment = {**os.environ, "DVC_SITE_CACHE_DIR": str(folder / "site")}
+
+    def timed(*command: str) -> float:
+        start = time.perf_counter()
+        subprocess.run(command, cwd=work, env=environment, check=True, capture_output=True)
+        return time.perf_counter() - start
+
+    for command in (["git", "init"], ["dvc", "init"]):
+        timed(*command)
+    timed("dvc", "remote", "add", "-d", "store", str(store))
+    seconds = {"first_add": timed("dvc", "add", "cells"), "status": timed("dvc", "status")}
+    with path.open("r+b") as file:
+        file.write(b"changed")
+    seconds["add_after_one_change"] = timed("dvc", "add", "cells")
+    seconds["push"] = timed("dvc", "push")
+    shutil.rmtree(work / "cells")
+    seconds["checkout"] = timed("dvc", "checkout")
+    shutil.rmtree(work / "cells")
+    shutil.rmtree(work / ".dvc" / "cache")
+    return {**seconds, "pull": timed("dvc", "pull")}

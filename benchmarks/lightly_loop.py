@@ -1,4 +1,4 @@
-"""lightly's training loops for SimCLR and MoCo, as its documentation writes them, as a peer."""
+"""Training loops of lightly for SimCLR and MoCo, as in its documentation; ``step`` runs them."""
 
 import copy
 from collections.abc import Iterator
@@ -47,7 +47,7 @@ class Decoded(Dataset):
 
 
 def steps(study: Study, cell: Cell, packed: Path) -> Iterator[None]:
-    """Training steps, without end."""
+    """An endless sequence of training steps."""
     loader = DataLoader(
         Decoded(packed, study), cell.batch, shuffle=True, drop_last=True, num_workers=2
     )

@@ -1,27 +1,26 @@
-"""Pairs per second of the data loader alone: python benchmarks/loader.py --augment crops
+"""Pairs per second of the data loader alone, beside other loaders.
 
-A pair is two views of an image: decoded, cropped to 224 pixels, flipped and normalised, and with
-``--augment moco-v2`` also of other colours and blurred. The images are noise, the coarser the
-stronger as in photographs, of 500 x 375 pixels and about as many bytes as ImageNet's. Every side
-has two worker processes; what it reads is in the page cache. The sides run in turn, ``--rounds``
-times ``--steps`` batches each. Prints one JSON line with the median and the range over the rounds
-of:
+A pair is two views of an image: decoded, cropped to 224 pixels, flipped and normalised; with
+``--augment moco-v2`` also with jittered colours and blurred. The images are noise with more power
+in coarser grains, as in photographs: 500 x 375 pixels, about as many bytes as ImageNet's. Every
+loader has ``--threads`` worker processes; its files are in the page cache. The loaders run in turn,
+``--n`` times ``--steps`` batches each. Prints one JSON line with the median and the range of:
 
-- ``eqco``: the packed file, of images with a short side of 256; the workers decode and crop, two
-  threads of the main process do the rest, as there is no GPU;
-- ``eqco_workers``: the workers' part of that alone, crops as uint8: all that a GPU waits for;
+- ``eqco``: the packed file, of images with a short side of 256; the workers decode and crop, as
+  many threads of the main process do the rest, as there is no GPU;
+- ``eqco_workers``: the work of the workers alone, crops as uint8: all that a GPU waits for;
 - ``torchvision``: ImageFolder and DataLoader with MoCo's transforms, in the workers;
 - ``webdataset``: eight shards and a shuffle buffer, with the same transforms;
 - ``litdata``: chunks of JPEGs, shuffled, with the same transforms;
 
-each of the last three on the images as they are, and, ``_256``, on the files that eqco packed.
+the last three on the original images and, ``_256``, on the files that eqco packed.
 """
 
-import argparse
 import random
 import sys
 import tempfile
 import time
+from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from io import BytesIO
@@ -31,11 +30,11 @@ from typing import Any
 
 import torch
 from PIL import Image, ImageFilter
-from report import report
 from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
+from benchmarks._measure import arguments, report
 from eqco.data import packed as data
 from eqco.data import sources
 from eqco.data.jpegs import in_workers
@@ -47,31 +46,31 @@ try:
     import litdata
     import webdataset
 except ImportError:
-    sys.exit("benchmarks/loader.py: needs two other loaders: pip install webdataset litdata")
+    sys.exit("benchmarks loader: needs two other loaders: pip install webdataset litdata")
 
-WARM = 4  # batches: what the workers have made ahead is used up
-WORKERS = 2
+WARM = 4  # batches that the workers have prefetched
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments(__doc__, n=5, threads=2)
     parser.add_argument("--augment", choices=("crops", "moco-v2"), required=True)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--steps", type=int, default=12)
-    parser.add_argument("--rounds", type=int, default=5)
-    arguments = parser.parse_args()
-    torch.set_num_threads(WORKERS)
-    keep_freed_memory()  # as a training does; workers inherit it, on every side
-    batch, cpu = arguments.batch, torch.device("cpu")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    keep_freed_memory()  # as a training does; the workers of every loader inherit it
+    batch, cpu = options.batch, torch.device("cpu")
     study = load_study(Path("params/moco-v2-imagenet.yaml"))
-    colours = arguments.augment == "moco-v2"
+    colours = options.augment == "moco-v2"
     augment = study.augment if colours else Augment(crop=[0.2, 1.0], flip=0.5)
-    settings: dict[str, Any] = {"augment": arguments.augment, "batch": batch, "workers": WORKERS}
+    settings: dict[str, Any] = {
+        "augment": options.augment,
+        "batch": batch,
+        "threads": options.threads,
+    }
     with tempfile.TemporaryDirectory() as temporary:
         originals, packed, resized = (Path(temporary, name) for name in ("500", "packed", "256"))
-        draw(originals / "train" / "class", (arguments.steps + 2 * WARM) * batch)
+        draw(originals / "train" / "class", (options.steps + 2 * WARM) * batch)
         draw(originals / "test" / "class", 1)
         spec = study.data.model_copy(update={"path": str(originals)})
         sources.prepare(spec, packed)
@@ -80,7 +79,7 @@ def main() -> None:
         pair = Pair(colours, manifest["mean"], manifest["std"])
         once = {"batch": batch, "views": 2, "epochs": 1, "seed": 0, "device": cpu}
         views = partial(Views, packed, spec, augment, **once)
-        sides: dict[str, Callable[[], Iterator[Any]]] = {
+        loaders: dict[str, Callable[[], Iterator[Any]]] = {
             "eqco": lambda: map(v := views(), range(len(v))),
             "eqco_workers": lambda: in_workers(v := views(), range(len(v)), cpu),
         }
@@ -88,25 +87,25 @@ def main() -> None:
             images = sorted(folder.glob("train/*/*"))
             kilobytes = sum(path.stat().st_size for path in images) / len(images) / 1000
             settings[f"kilobytes{suffix}"] = round(kilobytes)
-            for name, loader in peers(images, folder / "peers", pair, batch).items():
-                sides[name + suffix] = loader.__iter__
-        rates: dict[str, list[float]] = {name: [] for name in sides}
-        for _ in range(arguments.rounds):
-            for name, side in sides.items():
-                batches = side()
+            for name, loader in peers(images, folder / "peers", pair, options).items():
+                loaders[name + suffix] = loader.__iter__
+        rates: dict[str, list[float]] = {name: [] for name in loaders}
+        for _ in range(options.n):
+            for name, start_loader in loaders.items():
+                batches = start_loader()
                 for _ in range(WARM):
                     next(batches)
                 start = time.perf_counter()
-                for _ in range(arguments.steps):
+                for _ in range(options.steps):
                     next(batches)
-                rates[name].append(arguments.steps * batch / (time.perf_counter() - start))
+                rates[name].append(options.steps * batch / (time.perf_counter() - start))
                 for _ in batches:  # until its workers end
                     pass
     report(settings, rates)
 
 
 def draw(out: Path, count: int) -> None:
-    """Write images of noise, the coarser the stronger, and little of it in the colours."""
+    """Write images of noise, stronger in coarse grains, weaker in the colours."""
     out.mkdir(parents=True)
     generator, size = torch.Generator().manual_seed(0), (375, 500)
     for i in range(count):
@@ -154,8 +153,11 @@ def blur(image: Image.Image) -> Image.Image:
     return image.filter(ImageFilter.GaussianBlur(random.uniform(0.1, 2)))
 
 
-def peers(images: list[Path], out: Path, pair: Pair, batch: int) -> dict[str, Iterable[Any]]:
-    """A loader of each, for the same images; what they are packed in is written to ``out``."""
+def peers(
+    images: list[Path], out: Path, pair: Pair, options: Namespace
+) -> dict[str, Iterable[Any]]:
+    """The other loaders, for the same images; their own files are written to ``out``."""
+    batch, workers = options.batch, options.threads
     folder = datasets.ImageFolder(str(images[0].parents[1]), pair, loader=read)
     (out / "shards").mkdir(parents=True)
     with webdataset.ShardWriter(f"{out}/shards/%06d.tar", len(images) // 8, verbose=0) as shards:
@@ -163,20 +165,16 @@ def peers(images: list[Path], out: Path, pair: Pair, batch: int) -> dict[str, It
             shards.write({"__key__": path.stem, "jpg": read(path)})
     web = webdataset.WebDataset(sorted(map(str, out.glob("shards/*"))), shardshuffle=8)
     web = web.shuffle(1000).to_tuple("jpg").map_tuple(pair)
-    # else it sets spawn for the whole process, and only eqco's workers would keep freed memory
+    # the default sets spawn for the whole process: only eqco's workers would keep freed memory
     how = {"chunk_bytes": "16MB", "num_workers": 1, "start_method": "fork"}
     litdata.optimize(read, images, str(out / "chunks"), **how)
     lit = litdata.StreamingDataset(str(out / "chunks"), shuffle=True, transform=pair)
     return {
-        "torchvision": DataLoader(folder, batch, shuffle=True, num_workers=WORKERS),
-        "webdataset": webdataset.WebLoader(web, batch_size=batch, num_workers=WORKERS),
-        "litdata": litdata.StreamingDataLoader(lit, batch_size=batch, num_workers=WORKERS),
+        "torchvision": DataLoader(folder, batch, shuffle=True, num_workers=workers),
+        "webdataset": webdataset.WebLoader(web, batch_size=batch, num_workers=workers),
+        "litdata": litdata.StreamingDataLoader(lit, batch_size=batch, num_workers=workers),
     }
 
 
 def read(path: str | Path) -> bytes:
     return Path(path).read_bytes()
-
-
-if __name__ == "__main__":
-    main()

@@ -1,10 +1,9 @@
-"""A report of 1,000 cells of 200 epochs each: python benchmarks/report_page.py [--n 5]
+"""Size of a large report, and seconds to make and open it.
 
-Prints one JSON line: megabytes of the page; seconds until it is made, from made-up records; and
-seconds from a fresh Chromium's call to open it until all charts are drawn.
+The report is of 1,000 made-up cells of 200 epochs each. Prints one JSON line: megabytes of the
+page, seconds to make it, and seconds until a fresh Chromium has drawn all charts.
 """
 
-import argparse
 import shutil
 import sys
 import tempfile
@@ -13,32 +12,27 @@ from pathlib import Path
 
 import yaml
 from playwright.sync_api import sync_playwright
-from report import report
 
+from benchmarks._measure import ROOT, arguments, report
 from eqco.report import page
 
-ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "tests"))
 
-from helpers import CHROMIUM_FLAGS, TINY, make_up_cells, study_of_1000_cells  # noqa: E402
+from helpers import CHROMIUM_FLAGS, TINY, make_up_cells, study_of_1000_cells
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--n", type=int, default=5)
-    arguments = parser.parse_args()
+    options = arguments(__doc__, n=5).parse_args()
     study = study_of_1000_cells(yaml.safe_load(TINY.read_text()))
     figures: dict[str, list[float]] = {"made": [], "opened": []}
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         results = Path(folder, "results", study.study)
         make_up_cells(study, results)
         file = results / "report.html"
-        for _ in range(arguments.n):
+        for _ in range(options.n):
             start = time.perf_counter()
             file.write_text(
-                page.report(study, results, TINY, ROOT / "published" / "accuracies.csv")
+                page.render(study, results, TINY, ROOT / "published" / "accuracies.csv")
             )
             figures["made"].append(time.perf_counter() - start)
             browser = playwright.chromium.launch(
@@ -52,7 +46,3 @@ def main() -> None:
             browser.close()
         megabytes = round(file.stat().st_size / 1e6, 2)
     report({"study": "1,000 cells, 200 epochs", "unit": "s"}, figures, megabytes=megabytes)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,18 +1,17 @@
-"""200 one-second jobs through the executor, beside a plain `sbatch --array` of the same commands.
+"""Seconds of many short jobs through the executor, beside a plain ``sbatch --array``.
 
-A SLURM must be up (make slurm-up) and SLURM_CONF be set. Prints the wall times of each repetition
-and the medians' ratios to the plain array. Both use the same number of slots.
-
-    python benchmarks/slurm_array.py --jobs 200 --slots 16 --repeat 3
+A SLURM must be up (make slurm-up) and SLURM_CONF be set. Each job sleeps for a second; all ways use
+the same number of slots. Prints one JSON line: wall seconds, and the ratios to the plain array.
 """
 
-import argparse
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+
+from benchmarks._measure import arguments, report
 
 SNAKEFILE = """
 rule all:
@@ -27,7 +26,7 @@ rule one:
 
 
 def plain(folder: Path, jobs: int, slots: int) -> None:
-    """The same commands by sbatch alone."""
+    """Run the commands by sbatch alone."""
     (folder / "out").mkdir()
     subprocess.run(
         [
@@ -42,7 +41,7 @@ def plain(folder: Path, jobs: int, slots: int) -> None:
 
 
 def snakemake(folder: Path, jobs: int, slots: int, grouped: bool) -> None:
-    """One array of `jobs`, or as many groups as slots, each of which runs its jobs in turn."""
+    """Run one array of jobs, or as many groups as slots, each of which runs its jobs in turn."""
     group = "some" if grouped else ""
     text = SNAKEFILE.format(jobs=jobs, group=group)
     (folder / "Snakefile").write_text(text if grouped else text.replace('    group: ""\n', ""))
@@ -61,33 +60,26 @@ def snakemake(folder: Path, jobs: int, slots: int, grouped: bool) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = arguments(__doc__, n=3)
     parser.add_argument("--jobs", type=int, default=200)
     parser.add_argument("--slots", type=int, default=16)
-    parser.add_argument("--repeat", type=int, default=3)
-    arguments = parser.parse_args()
+    options = parser.parse_args()
     ways = {
-        "sbatch --array": plain,
+        "sbatch": plain,
         "submitit": lambda *a: snakemake(*a, grouped=False),
-        "submitit, grouped": lambda *a: snakemake(*a, grouped=True),
+        "submitit_grouped": lambda *a: snakemake(*a, grouped=True),
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(arguments.repeat):
+    for _ in range(options.n):
         for name, run in ways.items():
             with tempfile.TemporaryDirectory() as folder:
                 start = time.perf_counter()
-                run(Path(folder), arguments.jobs, arguments.slots)
+                run(Path(folder), options.jobs, options.slots)
                 seconds[name].append(time.perf_counter() - start)
-                made = len(list(Path(folder, "out").iterdir()))
-                assert made == arguments.jobs, f"{name}: {made} of {arguments.jobs} files"
-                scripts = list(Path(folder).glob(".snakemake/submitit/*_submission.sh"))
-            calls = f", {len(scripts)} sbatch" if scripts else ""
-            print(f"{name}: {seconds[name][-1]:.1f} s{calls}", flush=True)
-    base = statistics.median(seconds["sbatch --array"])
-    for name, values in seconds.items():
-        median = statistics.median(values)
-        print(f"{name}: median {median:.1f} s, {median / base:.2f} of the plain array's")
-
-
-if __name__ == "__main__":
-    main()
+                outputs = len(list(Path(folder, "out").iterdir()))
+                assert outputs == options.jobs, f"{name}: {outputs} of {options.jobs} files"
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    ratios = {
+        f"{name}_of_sbatch": round(medians[name] / medians["sbatch"], 3) for name in list(ways)[1:]
+    }
+    report({"jobs": options.jobs, "slots": options.slots, "unit": "s"}, seconds, **ratios)

@@ -1,10 +1,8 @@
 """Pairs per second of the training loop, of its bare networks, and of lightly's loop.
 
-    python benchmarks/step.py --method moco --network small --data <image folder>
-
 Every side works on the same images, already decoded, with the same networks, batch, augmentation,
-optimiser and threads. The sides run in turn, ``--rounds`` times ``--steps`` steps each. Prints one
-JSON line with the median and the range over the rounds of:
+optimiser and threads. The sides run in turn, ``--n`` times ``--steps`` steps each. Prints one JSON
+line with the median and the range of:
 
 - ``pairs_per_s``: the training loop of `eqco pretrain`, data and augmentation included;
 - ``bare_pairs_per_s``: the networks, the optimiser and the momentum update, on a fixed batch;
@@ -15,20 +13,18 @@ JSON line with the median and the range over the rounds of:
 A pair is the two views of one image.
 """
 
-import argparse
 import itertools
 import statistics
-import tempfile
 import time
+from argparse import Namespace
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import torch
-from report import report
 
-from eqco.data import packed as data
-from eqco.data import sources
+from benchmarks._measure import arguments, packed, report
+from eqco.data.packed import MANIFEST
 from eqco.store.provenance import peak_memory
 from eqco.study.grid import cells
 from eqco.study.study import ImageFolder, parse_study
@@ -47,82 +43,68 @@ JITTER = {"p": 0.8, "brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments(__doc__, n=5, threads=2, device=True)
     parser.add_argument("--method", choices=("simclr", "moco", "simo"), required=True)
     parser.add_argument("--network", choices=NETWORKS, default="small")
     parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument(
-        "--negatives", type=int, default=4096, help="K of moco; others use them all"
-    )
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--negatives", type=int, default=4096, help="K of moco; others use all")
     parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument(
-        "--data", type=Path, required=True, help="image folder, or a packed dataset"
-    )
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--lightly", action="store_true")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    with tempfile.TemporaryDirectory() as folder:
-        packed = arguments.data
-        if not (packed / data.MANIFEST).exists():
-            packed = Path(folder)
-            spec = ImageFolder(kind="image-folder", name="step", path=str(arguments.data), size=32)
-            sources.prepare(spec, packed)
-        compare(arguments, packed)
+    parser.add_argument("--data", type=Path, required=True, help="image folder or packed dataset")
+    parser.add_argument("--lightly", action="store_true", help="time lightly's loop too")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    spec = ImageFolder(kind="image-folder", name="step", path=str(options.data), size=32)
+    is_packed = (options.data / MANIFEST).exists()
+    with nullcontext(options.data) if is_packed else packed(spec) as folder:
+        compare(options, folder)
 
 
-def compare(arguments: argparse.Namespace, packed: Path) -> None:
-    """Run all sides in turn, and report."""
-    batch, device = arguments.batch, torch.device(arguments.device)
-    negatives = {"simclr": 2 * (batch - 1), "moco": arguments.negatives, "simo": batch - 1}
-    block = {"methods": [arguments.method], "negatives": [negatives[arguments.method]]}
+def compare(options: Namespace, folder: Path) -> None:
+    """Run all sides in turn, on the packed images of a folder, and report."""
+    batch, device = options.batch, torch.device(options.device)
+    negatives = {"simclr": 2 * (batch - 1), "moco": options.negatives, "simo": batch - 1}
+    block = {"methods": [options.method], "negatives": [negatives[options.method]]}
     study = parse_study(
         {
             "study": "step",
             "data": {"kind": "image-folder", "name": "step", "path": ".", "size": 32},
             "augment": {"crop": [0.08, 1.0], "flip": 0.5, "jitter": JITTER, "grayscale": 0.2},
-            "network": NETWORKS[arguments.network],
+            "network": NETWORKS[options.network],
             "pretrain": {"epochs": 1000, "batch": batch, "lr": 0.03, "ema": 0.99},
             "alpha": 256,
             "temperature": 0.2,
             "grid": [{**block, "margins": [0], "seeds": [0]}],
         },
-        "step.py",
+        "step",
     )
     (cell,) = cells(study).values()
     sides: dict[str, Callable[[], Iterator[None]]] = {}
-    training = Training(study, cell, packed, device)
+    training = Training(study, cell, folder, device)
     sides["pairs_per_s"] = lambda: (training.advance() and None for _ in itertools.count())
     sides["bare_pairs_per_s"] = lambda: bare(training, update=True)
     sides["networks_pairs_per_s"] = lambda: bare(training, update=False)
-    if arguments.lightly:
-        import lightly_loop
+    if options.lightly:
+        from benchmarks import lightly_loop
 
-        sides["lightly_pairs_per_s"] = lambda: lightly_loop.steps(study, cell, packed)
+        sides["lightly_pairs_per_s"] = lambda: lightly_loop.steps(study, cell, folder)
     rates: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(arguments.rounds):
+    for _ in range(options.n):
         for name, steps_of in sides.items():
             with closing(steps_of()) as steps:
-                for _ in range(min(4, arguments.steps)):  # what a worker has prefetched is used up
+                for _ in range(min(4, options.steps)):  # batches that workers have prefetched
                     next(steps)
                 wait(device)
                 start = time.perf_counter()
-                for _ in range(arguments.steps):
+                for _ in range(options.steps):
                     next(steps)
                 wait(device)
-                rates[name].append(arguments.steps * batch / (time.perf_counter() - start))
+                rates[name].append(options.steps * batch / (time.perf_counter() - start))
     median = {name: statistics.median(values) for name, values in rates.items()}
     report(
         {
-            **{
-                name: getattr(arguments, name) for name in ("method", "network", "batch", "threads")
-            },
+            **{name: getattr(options, name) for name in ("method", "network", "batch", "threads")},
             "negatives": cell.negatives,
-            "steps": arguments.steps,
+            "steps": options.steps,
         },
         rates,
         of_bare=round(median["pairs_per_s"] / median["bare_pairs_per_s"], 3),
@@ -155,10 +137,6 @@ def bare(training: Training, *, update: bool) -> Iterator[None]:
 
 
 def wait(device: torch.device) -> None:
-    """For all that the device was told to do."""
+    """Wait until the device has finished."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-if __name__ == "__main__":
-    main()
