@@ -1,4 +1,4 @@
-"""What is kept of a study's cells in one small file, for when their folders are gone.
+"""An archive of a study's finished cells: one small JSON Lines file, ``cells.jsonl``.
 
 A table needs of a cell its summary and its evaluations, not its encoder. ``cells.jsonl`` in the
 study's folder holds them, a line a cell, so that a clone of the repository makes the tables again
@@ -32,7 +32,7 @@ def keep(hashes: dict[str, str], evaluate: Evaluate, results: Path) -> int:
 
 
 def finished(hashes: dict[str, str], evaluate: Evaluate, results: Path) -> dict[str, Files]:
-    """What the table reads of every cell that is finished with the study's parameters, by its path.
+    """The files, by its path, of every cell that is finished with the study's parameters.
 
     Args:
         hashes: ``grid.hashes`` of the study.
@@ -73,7 +73,7 @@ def read_kept(results: Path) -> dict[str, Files]:
 
 
 def stand_ins(hashes: dict[str, str], evaluate: Evaluate, results: Path) -> dict[str, Files]:
-    """What was kept of the cells that have no folder, by their paths: these need not run.
+    """The archived files, by its path, of every cell without a folder: these cells need not run.
 
     Nothing stands in for a cell whose parameters, or settings of the evaluations, have changed.
     Arguments as for ``finished``. Raises InputError.

@@ -27,7 +27,7 @@ Files = dict[str, dict[str, Any]]  # what they hold, by their names
 
 @dataclass(frozen=True)
 class SavedEncoder:
-    """What an encoder's file holds: tensors, and the configuration and dataset that made them.
+    """The content of an encoder's file: tensors, and the configuration and dataset that made them.
 
     Or, in place of tensors, why there are none: ``failed``. ``key`` holds the key encoder's tensors
     of a method that has one.
@@ -121,7 +121,7 @@ def settings_of(evaluate: Evaluate, name: str) -> dict[str, Any]:
 
 
 def read_files(folder: Path) -> Files:
-    """What the table reads of a cell; raises InputError where a file is missing or damaged."""
+    """The files of a cell that the table reads; raises InputError if one is missing or damaged."""
     return {name: read_json(folder / name) for name in FILES}
 
 

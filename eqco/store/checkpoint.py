@@ -27,7 +27,7 @@ RECORD = "record"
 
 @dataclass(frozen=True)
 class State:
-    """Where a training stands: steps done, tensors by name, and plain values."""
+    """The state of a training: steps done, tensors by name, and plain values."""
 
     step: int
     tensors: dict[str, Tensor]

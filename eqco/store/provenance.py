@@ -1,4 +1,4 @@
-"""Where a number came from: revision, versions, hardware."""
+"""The provenance of a number: revision, versions, hardware."""
 
 import os
 import platform
@@ -19,7 +19,7 @@ PACKAGES = ("eqco", "torch", "torchvision", "numpy", "snakemake")
 
 
 def provenance(device: "torch.device") -> dict[str, Any]:
-    """What made a result: ``revision``, ``versions``, ``hardware``, ``threads``."""
+    """The provenance of a result: ``revision``, ``versions``, ``hardware``, ``threads``."""
     import torch
 
     gpu = device.type == "cuda"
