@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Entry:
-    """Where a method is, what its negatives are drawn from, and what kind it is."""
+    """A method: its class, the candidates of its negatives, and its kind."""
 
     location: str  # module and class
     candidates: Callable[[int, int | None], int | None]  # of (batch, queue); None is no limit

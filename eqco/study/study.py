@@ -1,4 +1,4 @@
-"""What a study may say: typed parameters, and one clear line for each mistake.
+"""The typed parameters of a study, and one clear line for each mistake.
 
 A study is a YAML file in ``params/``; ``params/README.md`` explains every key. These models are the
 one source: ``params/schema.json`` is generated from them, for editors.
@@ -223,7 +223,7 @@ class Blur(Section):
 
 
 class Augment(Section):
-    """How a view is made. What is left out is not done; the order is the order here."""
+    """The operations that make a view, in this order; an operation that is left out is not done."""
 
     crop: Annotated[list[Positive], Field(min_length=2, max_length=2)] | None = Field(
         None, description="area of the random resized crop, as a share of the image: [low, high]"
@@ -360,7 +360,7 @@ class Evaluate(Section):
 
 
 class LossSettings(Section):
-    """What the losses read that are not an InfoNCE with a margin."""
+    """The settings of the losses other than InfoNCE with a margin."""
 
     inter: Positive = Field(1.0, description="τ_β of the dual temperature; its τ_α is τ")
     sigma: Positive = Field(0.5, description="σ of DCLW's weight")
