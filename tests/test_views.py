@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from helpers import image_folder
@@ -49,6 +50,21 @@ def test_views_are_the_same_wherever_one_begins(packed):
     assert not torch.equal(made[0][0], made[0][1])
     assert not torch.equal(made[0][0], made[2][0])
     assert not torch.equal(views(packed, seed=6)(0)[0], made[0][0])
+
+
+def test_workers_end_with_their_views(packed):
+    def workers() -> set[psutil.Process]:
+        return set(psutil.Process().children())
+
+    before = workers()
+    source = views(packed)
+    source(0)
+    first = workers() - before
+    source(3)
+    assert len(workers() - before) == len(first) > 0
+    assert not any(worker.is_running() for worker in first)
+    del source
+    assert not workers() - before
 
 
 def test_every_image_comes_once_an_epoch(packed):

@@ -1,6 +1,7 @@
 """Augmented views of a dataset's images, batch by batch in a random order."""
 
 from collections.abc import Iterator
+from copy import copy
 from pathlib import Path
 
 import torch
@@ -122,7 +123,10 @@ class Views:
 
     def _decoded(self, step: int) -> Tensor:
         if self._ahead is None or self._ahead[0] != step:
-            self._ahead = step, in_workers(self, range(step, self.steps), self.device)
+            self._ahead = None  # the workers of another place in the order end here
+            # theirs is a copy: an iterator that led back to itself would end with the collector of
+            # cycles, which closes queues first, and then waits five seconds for every worker
+            self._ahead = step, in_workers(copy(self), range(step, self.steps), self.device)
         images = next(self._ahead[1])
         self._ahead = step + 1, self._ahead[1]
         return images
