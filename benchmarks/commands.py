@@ -1,10 +1,9 @@
-"""What a person waits for a command that trains nothing: python benchmarks/commands.py [--n 5]
+"""Seconds that a person waits for a command that trains nothing: ``eqco --help``, ``eqco status``.
 
-Prints one JSON line: wall seconds, and seconds of a processor, of ``eqco --help`` and of ``eqco
-status`` on a study of 1,000 cells of 200 epochs, all finished.
+The status is of a study of 1,000 cells of 200 epochs, all finished. Prints one JSON line: wall
+seconds, and seconds of a processor.
 """
 
-import argparse
 import subprocess
 import sys
 import tempfile
@@ -13,15 +12,14 @@ from pathlib import Path
 from resource import RUSAGE_CHILDREN, getrusage
 
 import yaml
-from report import report
 
-from eqco.kept import read_kept
-from eqco.results import write_json
+from benchmarks._measure import ROOT, arguments, report
+from eqco.store.archive import read_kept
+from eqco.store.cells import write_json
 
-ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "tests"))
 
-from helpers import TINY, make_up_cells, study_of_1000_cells  # noqa: E402
+from helpers import TINY, make_up_cells, study_of_1000_cells
 
 
 def seconds(*arguments: str) -> tuple[float, float]:
@@ -34,11 +32,7 @@ def seconds(*arguments: str) -> tuple[float, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--n", type=int, default=5)
-    arguments = parser.parse_args()
+    options = arguments(__doc__, n=5).parse_args()
     study = study_of_1000_cells(yaml.safe_load(TINY.read_text()))
     figures: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -50,13 +44,9 @@ def main() -> None:
                 write_json(results / "cells" / path / name, values)
         (results / "cells.jsonl").unlink()
         commands = {"help": ["--help"], "status": ["status", str(file), "--results", str(results)]}
-        for _ in range(arguments.n):
+        for _ in range(options.n):
             for name, command in commands.items():
                 wall, processor = seconds(*command)
                 figures.setdefault(name, []).append(wall)
                 figures.setdefault(f"{name}_processor", []).append(processor)
     report({"study": "1,000 cells, 200 epochs", "unit": "s"}, figures)
-
-
-if __name__ == "__main__":
-    main()
