@@ -57,7 +57,7 @@ format: $(VENV)/installed
 
 schema: params/schema.json
 
-params/schema.json: eqco/study/study.py $(VENV)/installed
+params/schema.json: $(wildcard eqco/study/*.py) $(VENV)/installed
 	$(BIN)/python -m eqco schema > $@
 
 $(VENV)/installed: pyproject.toml constraints.txt

@@ -16,7 +16,7 @@ import time
 from benchmarks._measure import arguments, packed, report
 from eqco import forkserver
 from eqco.study.grid import cells
-from eqco.study.study import load_study
+from eqco.study.load import load_study
 
 
 def main() -> None:

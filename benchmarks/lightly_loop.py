@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from eqco.data.packed import load, read_manifest
 from eqco.networks.encoder import Encoder
-from eqco.study.study import Cell, Study
+from eqco.study.cell import Cell
+from eqco.study.study import Study
 
 
 class Decoded(Dataset):

@@ -40,7 +40,8 @@ from eqco.data import sources
 from eqco.data.jpegs import in_workers
 from eqco.data.views import Views
 from eqco.runtime.malloc import keep_freed_memory
-from eqco.study.study import Augment, load_study
+from eqco.study.load import load_study
+from eqco.study.recipe import Augment
 
 try:
     import litdata

@@ -17,8 +17,10 @@ import torch
 from benchmarks._measure import arguments, report
 from eqco.data import packed as data
 from eqco.store.provenance import peak_memory
+from eqco.study.datasets import ImageFolder
 from eqco.study.grid import cells
-from eqco.study.study import ImageFolder, Study, load_study
+from eqco.study.load import load_study
+from eqco.study.study import Study
 from eqco.training.step import Training
 
 NOISE = ImageFolder(kind="image-folder", name="noise", path=".", size=4)  # any number of images

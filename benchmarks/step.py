@@ -26,8 +26,9 @@ import torch
 from benchmarks._measure import arguments, packed, report
 from eqco.data.packed import MANIFEST
 from eqco.store.provenance import peak_memory
+from eqco.study.datasets import ImageFolder
 from eqco.study.grid import cells
-from eqco.study.study import ImageFolder, parse_study
+from eqco.study.load import parse_study
 from eqco.training.step import Training
 
 NETWORKS = {

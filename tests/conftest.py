@@ -14,7 +14,8 @@ from helpers import TINY, with_values
 
 from eqco import forkserver
 from eqco.data import sources
-from eqco.study.study import Study, load_study, parse_study
+from eqco.study.load import load_study, parse_study
+from eqco.study.study import Study
 
 # Minutes each: the workers take files in this order, so that none begins with one at the end.
 LONGEST = (

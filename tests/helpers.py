@@ -19,7 +19,8 @@ from eqco.runtime.files import write
 from eqco.store.archive import KEPT
 from eqco.store.cells import EVALUATIONS, SUMMARY, Files, settings_of
 from eqco.study.grid import cells
-from eqco.study.study import Study, config_hash, parse_study
+from eqco.study.load import parse_study
+from eqco.study.study import Study, config_hash
 
 ROOT = Path(__file__).parents[1]
 TINY = ROOT / "tests" / "data" / "tiny.yaml"

@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 from eqco.errors import InputError
 from eqco.methods import METHODS
 from eqco.networks.encoder import Encoder
+from eqco.runtime.files import canonical
 from eqco.study.grid import cells
-from eqco.study.study import Study, canonical, config_hash, load_study, parse_study
+from eqco.study.load import load_study, parse_study
+from eqco.study.study import Study, config_hash
 from eqco.training.objective import objective
 
 VALUES = yaml.safe_load(TINY.read_text())

@@ -9,7 +9,7 @@ from torchvision.transforms.v2 import functional as F
 from eqco.data import augmentation as augment
 from eqco.data import operations
 from eqco.runtime.ranks import Share
-from eqco.study.study import Augment
+from eqco.study.recipe import Augment
 
 B = 24
 EVERYTHING = Augment.model_validate(

@@ -13,7 +13,7 @@ from eqco.commands import cli
 from eqco.store import archive as kept
 from eqco.store.cells import SUMMARY
 from eqco.study.grid import cells
-from eqco.study.study import load_study
+from eqco.study.load import load_study
 
 
 def git(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -19,7 +19,7 @@ from sklearn.datasets import load_digits
 from eqco.data import packed as data
 from eqco.data import sources
 from eqco.errors import InputError
-from eqco.study.study import FashionMNIST, ImageFolder
+from eqco.study.datasets import FashionMNIST, ImageFolder
 
 
 def test_digits_are_sklearns(digits):

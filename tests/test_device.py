@@ -14,7 +14,7 @@ from eqco.errors import InputError
 from eqco.runtime import device
 from eqco.runtime.device import claim
 from eqco.study.grid import cells
-from eqco.study.study import load_study
+from eqco.study.load import load_study
 
 pytestmark = pytest.mark.usefixtures("fork_server")
 NO_GPU = not torch.cuda.is_available()

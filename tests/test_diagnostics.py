@@ -8,8 +8,10 @@ from helpers import TINY
 from torch.nn import functional as F
 
 from eqco.losses import eqco_margin, info_nce
+from eqco.study.cell import Cell
 from eqco.study.grid import cells
-from eqco.study.study import Cell, LossSettings, load_study
+from eqco.study.load import load_study
+from eqco.study.recipe import LossSettings
 from eqco.training import diagnostics
 from eqco.training.loop import pretrain
 from eqco.training.objective import objective, weights

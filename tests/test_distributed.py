@@ -25,7 +25,8 @@ from eqco.methods import METHODS
 from eqco.networks.batch_norm import average_statistics
 from eqco.runtime import ranks as distributed
 from eqco.study.grid import cells
-from eqco.study.study import Study, parse_study
+from eqco.study.load import parse_study
+from eqco.study.study import Study
 from eqco.training.step import Training
 
 pytestmark = pytest.mark.usefixtures("fork_server")

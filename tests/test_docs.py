@@ -32,7 +32,7 @@ from eqco.commands.cli import app
 from eqco.data.sources import FASHION_MNIST_FILES
 from eqco.errors import InputError
 from eqco.runtime.lock import hold
-from eqco.study.study import load_study, parse_study
+from eqco.study.load import load_study, parse_study
 
 pytestmark = pytest.mark.usefixtures("fork_server")
 

@@ -17,7 +17,7 @@ from eqco.evaluation.logistic import linear_lbfgs
 from eqco.networks.encoder import Encoder
 from eqco.store.cells import SavedEncoder
 from eqco.study.grid import cells
-from eqco.study.study import KNN, Linear, LinearLBFGS
+from eqco.study.protocols import KNN, Linear, LinearLBFGS
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from helpers import ROOT
 from scipy import optimize, stats
 
 from eqco.report import tables
-from eqco.study.study import load_study
+from eqco.study.load import load_study
 
 PAGES = [ROOT / "README.md", ROOT / "docs" / "findings.md"]
 NUMBER = r"[+−]\d+\.\d\d"

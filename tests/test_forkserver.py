@@ -12,7 +12,7 @@ from helpers import TINY
 
 from eqco import forkserver
 from eqco.study.grid import cells
-from eqco.study.study import load_study
+from eqco.study.load import load_study
 
 CELL = next(iter(cells(load_study(TINY))))
 

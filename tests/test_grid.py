@@ -8,7 +8,7 @@ from snakemake.utils import Paramspace
 
 from eqco.errors import InputError
 from eqco.study.grid import axes, cells, find, text
-from eqco.study.study import parse_study
+from eqco.study.load import parse_study
 
 
 def lists(elements):

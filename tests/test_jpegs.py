@@ -22,7 +22,7 @@ from torchvision.transforms.v2 import functional as F
 from eqco.data import jpeg_packing, jpegs, sources
 from eqco.data import packed as data
 from eqco.errors import InputError
-from eqco.study.study import JpegFolder
+from eqco.study.datasets import JpegFolder
 
 
 def spec(path: Path, **changes) -> JpegFolder:

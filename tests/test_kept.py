@@ -10,7 +10,8 @@ from eqco.report import tables
 from eqco.store import archive as kept
 from eqco.store.cells import EVALUATIONS, settings_of, write_json
 from eqco.study.grid import cells, hashes
-from eqco.study.study import Evaluate, Study
+from eqco.study.protocols import Evaluate
+from eqco.study.study import Study
 
 
 @pytest.fixture

@@ -8,8 +8,9 @@ from torch import nn
 
 from eqco.errors import InputError
 from eqco.study.grid import cells
+from eqco.study.load import load_study
 from eqco.study.quick import quick
-from eqco.study.study import Study, load_study
+from eqco.study.study import Study
 from eqco.training import cost as memory
 
 

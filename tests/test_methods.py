@@ -16,8 +16,9 @@ from eqco.methods.base import Contrastive
 from eqco.methods.queue import Queue
 from eqco.networks.batch_norm import GroupedBatchNorm2d
 from eqco.networks.encoder import Encoder
+from eqco.study.cell import Cell
 from eqco.study.grid import cells
-from eqco.study.study import Cell, LossSettings, Network, Pretrain
+from eqco.study.recipe import LossSettings, Network, Pretrain
 from eqco.training.loop import pretrain
 from eqco.training.objective import objective
 

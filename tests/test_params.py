@@ -10,8 +10,12 @@ from helpers import ROOT, TINY, with_values
 from pydantic import BaseModel
 
 from eqco.errors import InputError
-from eqco.study import study as params
+from eqco.runtime.files import canonical
+from eqco.study.cell import Cell
+from eqco.study.fields import Section
 from eqco.study.grid import cells
+from eqco.study.load import load_study, parse_study, schema
+from eqco.study.study import config_hash
 
 STUDIES = sorted(ROOT.glob("params/*.yaml"))
 NOTHING: dict = {}
@@ -154,7 +158,7 @@ def test_a_mistake_is_one_line_that_names_file_key_value_and_what_is_allowed(
     tiny_values, change, message
 ):
     with pytest.raises(InputError, match=rf"^tiny\.yaml: {message}") as error:
-        cells(params.parse_study(with_values(tiny_values, change), "tiny.yaml"), "tiny.yaml")
+        cells(parse_study(with_values(tiny_values, change), "tiny.yaml"), "tiny.yaml")
     assert "\n" not in str(error.value)
 
 
@@ -172,53 +176,54 @@ def test_a_file_that_is_no_study(tmp_path, content, message):
     path = tmp_path / "x.yaml"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(InputError, match=message) as error:
-        params.load_study(path)
+        load_study(path)
     assert str(error.value).startswith(str(path))
     assert "\n" not in str(error.value)
 
 
 def test_a_missing_file(tmp_path):
     with pytest.raises(InputError, match=r"no\.yaml: cannot be read: No such file"):
-        params.load_study(tmp_path / "no.yaml")
+        load_study(tmp_path / "no.yaml")
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_the_studies_of_the_project_are_valid(path):
-    study = params.load_study(path)
+    study = load_study(path)
     assert study.study == path.stem
     assert cells(study)
 
 
 def test_the_demo_is_the_grid_of_the_question():
-    study = params.load_study(ROOT / "params" / "demo.yaml")
+    study = load_study(ROOT / "params" / "demo.yaml")
     assert len(cells(study)) == 50
     assert study.alpha == 256
 
 
 def test_the_schema_is_generated_from_the_models():
     """Stale? `make schema`."""
-    assert (ROOT / "params" / "schema.json").read_text() == params.schema()
+    assert (ROOT / "params" / "schema.json").read_text() == schema()
 
 
 def test_the_schema_accepts_the_studies_and_refuses_an_unknown_key():
     import jsonschema
 
-    schema = json.loads(params.schema())
+    generated = json.loads(schema())
     for path in [*STUDIES, TINY]:
         values = yaml.safe_load(path.read_text())
-        jsonschema.validate(values, schema)
+        jsonschema.validate(values, generated)
         with pytest.raises(jsonschema.ValidationError):
-            jsonschema.validate({**values, "bogus": 1}, schema)
+            jsonschema.validate({**values, "bogus": 1}, generated)
 
 
-def models(model: type[BaseModel]) -> set[type[BaseModel]]:
-    """The sections that a study may have, at any depth."""
-    return {m for m in params.Section.__subclasses__() if m is not params.Cell}
+def sections(section: type[BaseModel] = Section) -> set[type[BaseModel]]:
+    """Every section that a study may have, at any depth."""
+    below = section.__subclasses__()
+    return {s for s in below if s is not Cell}.union(*(sections(s) for s in below))
 
 
 def test_every_key_is_explained():
     text = (ROOT / "params" / "README.md").read_text()
-    for model in models(params.Study):
+    for model in sections():
         for key in model.model_fields:
             assert f"`{key}`" in text, f"{model.__name__}.{key}"
 
@@ -232,7 +237,7 @@ def test_numbers_that_yaml_takes_for_text(study_with):
 def test_the_hash_is_of_what_the_pretraining_depends_on(study_with):
     def hashes(changes: dict) -> list[str]:
         study = study_with(changes)
-        return [params.config_hash(study.resolve(cell)) for cell in cells(study).values()]
+        return [config_hash(study.resolve(cell)) for cell in cells(study).values()]
 
     before = hashes(NOTHING)
     assert len(set(before)) == len(before) == 8
@@ -248,7 +253,7 @@ def test_where_the_files_lie_is_not_what_they_are(study_with):
     def resolved(path: str) -> str:
         folder = {"kind": "image-folder", "name": "x", "path": path, "size": 32}
         study = study_with({"data": folder})
-        return params.canonical(study.resolve(next(iter(cells(study).values()))))
+        return canonical(study.resolve(next(iter(cells(study).values()))))
 
     assert resolved("here") == resolved("there")
 
@@ -256,9 +261,7 @@ def test_where_the_files_lie_is_not_what_they_are(study_with):
 def test_a_configuration_survives_json(study_with):
     study = study_with({"grid.0.margins": [math.inf, 0.5, "eqco"]})
     for cell in cells(study).values():
-        assert (
-            params.Cell.model_validate(json.loads(json.dumps(study.resolve(cell)["cell"]))) == cell
-        )
+        assert Cell.model_validate(json.loads(json.dumps(study.resolve(cell)["cell"]))) == cell
 
 
 def test_parsing_a_study_imports_no_torch():

@@ -13,8 +13,7 @@ from eqco.report.plan import estimate, lines
 from eqco.store.cells import SavedEncoder, save_encoder
 from eqco.store.checkpoint import Checkpoints
 from eqco.study.grid import cells
-from eqco.study.study import load_study
-from eqco.training.cost import forward_units, saved_bytes
+from eqco.study.load import load_study
 from eqco.training.loop import pretrain
 
 pytestmark = pytest.mark.usefixtures("fork_server")

@@ -13,8 +13,8 @@ import pytest
 from helpers import ROOT, copy_project, image_folder
 
 from eqco.study.grid import cells
+from eqco.study.load import load_study
 from eqco.study.quick import quick
-from eqco.study.study import load_study
 
 pytestmark = pytest.mark.usefixtures("fork_server")
 

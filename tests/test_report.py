@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Locator, Page, sync_playwright
 from eqco.commands import cli
 from eqco.report.page import render
 from eqco.study.grid import cells
-from eqco.study.study import load_study
+from eqco.study.load import load_study
 
 CHROMIUM = shutil.which("chromium")
 POINT = "[aria-roledescription=point], [aria-roledescription='text mark']"  # or a hole

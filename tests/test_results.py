@@ -10,7 +10,8 @@ from eqco.errors import InputError
 from eqco.networks.encoder import Encoder
 from eqco.store import cells as results
 from eqco.study.grid import cells
-from eqco.study.study import Evaluate, Linear, config_hash
+from eqco.study.protocols import Evaluate, Linear
+from eqco.study.study import config_hash
 
 
 @pytest.fixture

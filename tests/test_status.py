@@ -18,9 +18,8 @@ from eqco.commands import cli
 from eqco.report.status import RECENT, Status, duration, read, time_left
 from eqco.runtime.lock import hold
 from eqco.store.archive import KEPT
-from eqco.store.cells import PROGRESS
-from eqco.study.grid import cells
-from eqco.study.study import Study, config_hash, load_study
+from eqco.study.load import load_study
+from eqco.study.study import Study
 
 pytestmark = pytest.mark.usefixtures("fork_server")
 GRID = {"methods": ["simo"], "negatives": [1, 16], "margins": [0], "seeds": [0, 1]}

@@ -9,7 +9,9 @@ from PIL import Image
 
 from eqco.report import figures, summary, tables
 from eqco.report.lines import ticks_of
-from eqco.study.study import Cell, Evaluate
+from eqco.report.summary import summary
+from eqco.study.cell import Cell
+from eqco.study.protocols import Evaluate
 
 VALUES = {
     ("0", 1): [80.0, 81.0, 82.5],

@@ -71,11 +71,9 @@ def test_with_alpha_k_both_margins_are_one():
 
 
 def test_the_command(digits, tmp_path):
-    """On the first 200 images."""
-    tensors = data.load(digits, "train", 200)
-    images, labels = tensors["images"].numpy(), tensors["labels"].numpy()
-    few = data.Packed(images, labels, data.read_manifest(digits)["classes"])
-    data.pack({"train": few, "test": few}, "few", tmp_path / "few")
+    from eqco.study.grid import cells
+    from eqco.study.load import load_study
+
     cell = next(iter(cells(load_study(TINY))))
     eqco("pretrain", TINY, "--cell", cell, "--data", digits, "--out", tmp_path / "cell")
     encoder = tmp_path / "cell" / "encoder.safetensors"

@@ -16,7 +16,8 @@ from eqco.data.views import Views
 from eqco.errors import InputError
 from eqco.runtime.ranks import Share
 from eqco.runtime.seeds import draw_seed
-from eqco.study.study import Augment, JpegFolder
+from eqco.study.datasets import JpegFolder
+from eqco.study.recipe import Augment
 
 CPU = torch.device("cpu")
 PARAMS = Augment(crop=[0.2, 1.0], flip=0.5, grayscale=0.2)

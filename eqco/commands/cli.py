@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from eqco.errors import InputError, Interrupted
+from eqco.study.load import load_study, schema
+from eqco.study.study import config_hash
 
 if TYPE_CHECKING:
     from eqco.study.study import Study
@@ -101,7 +103,6 @@ def pretrain(
     """
     from eqco.runtime.launch import launched
     from eqco.study.grid import find
-    from eqco.study.study import config_hash
 
     parsed = _read(study)
     chosen = find(parsed, cell, str(study))
@@ -310,14 +311,11 @@ def status(study: StudyFile, results: ResultsFolder = None) -> None:
 
 @app.command("schema")
 def print_schema() -> None:
-    """Print the JSON schema of study files, as in params/schema.json."""
-    from eqco.study.study import schema
-
+    """Print the JSON schema of a study file, as in params/schema.json."""
     print(schema(), end="")
 
 
 def _read(study: Path) -> "Study":
-    from eqco.study.study import load_study
 
     return load_study(study)
 

@@ -28,7 +28,9 @@ from eqco.store.cells import (
 )
 from eqco.store.checkpoint import Checkpoints
 from eqco.store.provenance import peak_memory, provenance
-from eqco.study.study import Cell, Study, config_hash
+from eqco.store.resume import PROGRESS
+from eqco.study.cell import Cell
+from eqco.study.study import Study, config_hash
 from eqco.training.cost import check
 from eqco.training.loop import pretrain
 

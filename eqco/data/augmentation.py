@@ -23,7 +23,7 @@ from eqco.data.operations import (
     resized_crop,
 )
 from eqco.runtime.ranks import WHOLE, Share
-from eqco.study.study import Augment, Jitter
+from eqco.study.recipe import Augment, Jitter
 
 ATTEMPTS = 10  # candidate boxes before an operation gives up, as in torchvision
 ASPECT = 4 / 3  # largest ratio of the sides of a crop, as in torchvision

@@ -18,8 +18,8 @@ from PIL import Image
 
 from eqco.data import folders
 from eqco.errors import InputError
-from eqco.runtime.files import write
-from eqco.study.study import JpegFolder, canonical
+from eqco.runtime.files import canonical, write
+from eqco.study.datasets import JpegFolder
 
 QUALITY = 90  # of JPEGs made here; 28 kB for 256 x 341 pixels
 CHUNK = 1024  # images between two records

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eqco.errors import InputError
-from eqco.runtime.files import sha256, write
-from eqco.study.study import Data, JpegFolder, canonical
+from eqco.runtime.files import canonical, sha256, write
+from eqco.study.datasets import Data, JpegFolder
 
 if TYPE_CHECKING:
     import torch

@@ -12,7 +12,7 @@ import numpy as np
 from eqco.data import folders, jpeg_packing
 from eqco.data.packed import MANIFEST, Packed, pack, write_manifest
 from eqco.errors import InputError
-from eqco.study.study import Data, Digits, FashionMNIST, ImageFolder, JpegFolder
+from eqco.study.datasets import Data, Digits, FashionMNIST, ImageFolder, JpegFolder
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 FASHION_MNIST_FILES = [

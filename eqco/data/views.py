@@ -13,7 +13,8 @@ from eqco.data.packed import images_of, load, read_manifest
 from eqco.errors import InputError
 from eqco.runtime.ranks import share
 from eqco.runtime.seeds import draw_seed
-from eqco.study.study import Augment, Data
+from eqco.study.datasets import Data
+from eqco.study.recipe import Augment
 
 
 class Views:

@@ -18,7 +18,8 @@ from eqco.data.packed import dataset_hash, images_of, load, read_manifest
 from eqco.errors import InputError
 from eqco.networks.encoder import Encoder
 from eqco.store.cells import SavedEncoder
-from eqco.study.study import Data, Network
+from eqco.study.datasets import Data
+from eqco.study.recipe import Network
 
 
 @dataclass(frozen=True)

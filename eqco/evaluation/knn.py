@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from eqco.evaluation.features import Features, accuracy
-from eqco.study.study import KNN
+from eqco.study.protocols import KNN
 
 
 def knn(features: Features, params: KNN, chunk: int = 1024) -> dict[str, float]:

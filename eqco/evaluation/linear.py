@@ -13,7 +13,7 @@ from eqco.runtime.ranks import gather, rank
 from eqco.runtime.signals import Stop
 from eqco.store.checkpoint import Checkpoints, State
 from eqco.store.resume import Resumable, write_progress
-from eqco.study.study import Linear
+from eqco.study.protocols import Linear
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from eqco.evaluation.features import Features, accuracy
-from eqco.study.study import LinearLBFGS
+from eqco.study.protocols import LinearLBFGS
 
 
 def linear_lbfgs(features: Features, params: LinearLBFGS) -> float:

@@ -10,7 +10,8 @@ from eqco.losses import Negatives
 from eqco.losses.sampling import sample, skip_own
 from eqco.networks.encoder import Encoder
 from eqco.runtime.ranks import gather, share
-from eqco.study.study import Cell, Pretrain
+from eqco.study.cell import Cell
+from eqco.study.recipe import Pretrain
 
 Similarities = tuple[Tensor, Negatives]  # positive (A,), negatives (A, K), of A anchors
 

@@ -8,7 +8,8 @@ from eqco.losses.sampling import sample
 from eqco.methods.base import MomentumContrastive, Similarities
 from eqco.methods.queue import Queue
 from eqco.networks.encoder import Encoder
-from eqco.study.study import Cell, Pretrain
+from eqco.study.cell import Cell
+from eqco.study.recipe import Pretrain
 
 
 class MoCo(MomentumContrastive):

@@ -6,7 +6,8 @@ from torch import Tensor
 from eqco.methods.base import Contrastive, Similarities, concatenate, l2_normalize
 from eqco.methods.queue import Queue
 from eqco.networks.encoder import Encoder, projector
-from eqco.study.study import Cell, Pretrain
+from eqco.study.cell import Cell
+from eqco.study.recipe import Pretrain
 
 
 class NNCLR(Contrastive):

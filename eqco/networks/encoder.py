@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from eqco.networks.backbones import conv5, resnet
 from eqco.networks.batch_norm import MakeNorm, backbone_norm, projector_norm
-from eqco.study.study import Network
+from eqco.study.recipe import Network
 
 
 class Encoder(nn.Module):

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eqco.store.cells import EVALUATIONS, read_json
+from eqco.study.cell import Cell
+from eqco.study.datasets import ImageFolder, JpegFolder
 from eqco.study.grid import cells
-from eqco.study.study import ImageFolder, JpegFolder, Study
-from eqco.training import cost
+from eqco.study.study import Study
+from eqco.training.cost import estimate, gradient_passes
 
 GPUS = (1, 2, 4, 8)
 BYTES_PER_PIXEL = 0.33  # of a JPEG of quality 90: 28.6 kB for 256 x 341 pixels

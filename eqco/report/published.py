@@ -6,8 +6,10 @@ from pathlib import Path
 import pandas as pd
 
 from eqco.methods import METHODS
+from eqco.study.cell import Cell
 from eqco.study.grid import text
-from eqco.study.study import Augment, Cell, Study
+from eqco.study.recipe import Augment
+from eqco.study.study import Study
 
 # our names, and the names in the papers
 DATASETS = {"cifar10-jpeg": "cifar-10", "cifar100": "cifar-100", "imagenet": "imagenet-1k"}

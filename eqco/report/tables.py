@@ -12,8 +12,9 @@ from eqco.report.columns import COLUMNS
 from eqco.report.published import TUNED, matches
 from eqco.store.archive import stand_ins
 from eqco.store.cells import read_cell
+from eqco.study.cell import Cell
 from eqco.study.grid import axes, cells, hashes, text
-from eqco.study.study import Cell, Study
+from eqco.study.study import Study
 
 CHOSEN = ("loss", "batch", "lr", "weight_decay")  # columns of a study that has them as axes
 HOLES = ("failed", "missing")  # keys of a summary that say why a cell has no accuracy

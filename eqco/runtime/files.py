@@ -1,8 +1,15 @@
 """Write files atomically, and hash them."""
 
 import hashlib
+import json
 import os
 from pathlib import Path
+from typing import Any
+
+
+def canonical(values: Any) -> str:
+    """JSON with sorted keys and no spaces: equal values give equal text."""
+    return json.dumps(values, sort_keys=True, separators=(",", ":"))
 
 
 def write(path: Path, content: bytes | str) -> None:

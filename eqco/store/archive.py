@@ -12,7 +12,7 @@ from typing import Any
 from eqco.errors import InputError
 from eqco.runtime.files import write
 from eqco.store.cells import FILES, Files, mismatch, read_files
-from eqco.study.study import Evaluate
+from eqco.study.protocols import Evaluate
 
 KEPT = "cells.jsonl"
 

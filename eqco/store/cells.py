@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eqco.errors import InputError
-from eqco.runtime.files import flush, make_folder, sha256, write
-from eqco.study.study import Evaluate, canonical
+from eqco.runtime.files import canonical, flush, make_folder, sha256, write
+from eqco.study.protocols import Evaluate
 
 if TYPE_CHECKING:
     import torch

@@ -17,8 +17,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from eqco.errors import InputError
-from eqco.runtime.files import write
-from eqco.study.study import canonical
+from eqco.runtime.files import canonical, write
 
 FORMAT = 1  # of the names and the record; a change that old checkpoints do not survive raises it
 KEPT = 2

@@ -10,7 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eqco.study.study import Study, canonical
+from eqco.runtime.files import canonical
+from eqco.study.study import Study
 
 if TYPE_CHECKING:
     import torch

@@ -3,7 +3,8 @@
 from itertools import product
 
 from eqco.errors import InputError
-from eqco.study.study import Block, Cell, Study, config_hash
+from eqco.study.cell import Block, Cell
+from eqco.study.study import Study, config_hash
 
 AXES = {  # of a cell, in the order of its path, and the block's key that lists their values
     "method": "methods",

@@ -9,7 +9,8 @@ from eqco.errors import InputError
 from eqco.methods import METHODS
 from eqco.methods.base import Contrastive
 from eqco.networks.encoder import Encoder
-from eqco.study.study import Cell, Study
+from eqco.study.cell import Cell
+from eqco.study.study import Study
 
 
 def gradient_passes(method: str, symmetric: bool) -> int:

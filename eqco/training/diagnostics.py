@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from eqco.losses import Negatives
-from eqco.study.study import Cell, LossSettings
+from eqco.study.cell import Cell
+from eqco.study.recipe import LossSettings
 from eqco.training.objective import margin, weights
 
 NAMES = ("weight", "weight_cv", "positive", "negative", "gradient")

@@ -12,7 +12,8 @@ from eqco.runtime.ranks import rank, ranks
 from eqco.runtime.signals import Stop
 from eqco.store.checkpoint import Checkpoints, State
 from eqco.store.resume import Resumable, write_progress
-from eqco.study.study import Cell, Study
+from eqco.study.cell import Cell
+from eqco.study.study import Study
 from eqco.training.epoch import Epoch
 from eqco.training.step import Training
 

@@ -6,7 +6,8 @@ from functools import partial
 from torch import Tensor
 
 from eqco.losses import Negatives, dcl, dclw, dual_temperature, eqco_margin, info_nce, weight
-from eqco.study.study import Cell, LossSettings
+from eqco.study.cell import Cell
+from eqco.study.recipe import LossSettings
 
 Objective = Callable[[Tensor, Negatives], Tensor]  # (A,), (A, K) -> (A,)
 

@@ -16,7 +16,8 @@ from eqco.networks.encoder import Encoder
 from eqco.runtime.malloc import keep_freed_memory
 from eqco.runtime.ranks import ranks
 from eqco.runtime.seeds import draw_seed
-from eqco.study.study import Cell, Study
+from eqco.study.cell import Cell
+from eqco.study.study import Study
 from eqco.training.diagnostics import measure
 from eqco.training.objective import objective
 

@@ -14,7 +14,9 @@ from eqco.errors import InputError
 from eqco.runtime.files import write
 from eqco.study.grid import cells, hashes
 from eqco.store.archive import KEPT, stand_ins
-from eqco.study.study import canonical, load_study, parse_study
+from eqco.runtime.files import canonical
+from eqco.study.load import load_study, parse_study
+from eqco.study.study import config_hash
 from eqco.study.quick import quick
 
 # What the commands run in; see the file.

@@ -1,0 +1,112 @@
+"""The datasets that a study may name."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from eqco.study.fields import Count, Name, Section, refuse
+
+
+class Dataset(Section):
+    """A dataset: its folder's name, the shape of its images, and how many there are to train on."""
+
+    kind: str
+    channels: ClassVar[int]
+
+    @property
+    def train_size(self) -> int | None:
+        """Number of training images; None if only the files themselves can say."""
+        return None
+
+
+class BuiltIn(Dataset):
+    """A dataset whose kind is its name: grey images of one size."""
+
+    channels: ClassVar[int] = 1
+    size: ClassVar[int]
+
+    @property
+    def name(self) -> str:
+        """The folder under ``data/``."""
+        return self.kind
+
+
+class Digits(BuiltIn):
+    """scikit-learn's 1,797 scanned digits, 8 x 8 grey; 1,297 train and 500 test."""
+
+    kind: Literal["digits"]
+    size: ClassVar[int] = 8
+
+    @property
+    def train_size(self) -> int:
+        return 1297
+
+
+class FashionMNIST(BuiltIn):
+    """Fashion-MNIST, 28 x 28 grey, 60,000 + 10,000."""
+
+    kind: Literal["fashion-mnist"]
+    size: ClassVar[int] = 28
+    root: str | None = Field(
+        None,
+        description="folder that holds the four *-ubyte.gz files; without it Debian's package "
+        "dataset-fashion-mnist is used where it is installed, else torchvision's download",
+    )
+    train_images: Annotated[int, Field(ge=1, le=60_000)] = Field(
+        60_000, description="use the first so many training images"
+    )
+
+    @property
+    def train_size(self) -> int:
+        return self.train_images
+
+
+class Folder(Dataset):
+    """A folder, or a tar archive, of RGB images in a folder for each class."""
+
+    channels: ClassVar[int] = 3
+    name: Name = Field(description="the folder under data/, and the name in tables")
+    path: str
+
+
+ImagesPerClass = Annotated[
+    Count | None,
+    Field(
+        description="use the first so many images of each class",
+        exclude_if=lambda count: count is None,  # what results were made by before it was
+    ),
+]
+
+
+class ImageFolder(Folder):
+    """Any folder of ``train/<class>/*`` and ``test/<class>/*`` images, packed as RGB."""
+
+    kind: Literal["image-folder"]
+    path: str = Field(description="folder that holds train/ and test/, or a tar archive of it")
+    size: Annotated[int, Field(ge=4, le=1024)] = Field(
+        description="pixels: images are resized to this short side and centre-cropped"
+    )
+    images_per_class: ImagesPerClass = None
+
+
+class JpegFolder(Folder):
+    """A folder as ``ImageFolder``'s, kept as JPEG: for more images than memory holds."""
+
+    kind: Literal["jpeg-folder"]
+    path: str = Field(description="folder that holds train/ and test/ or val/, or a tar archive")
+    short_side: Annotated[int, Field(ge=8, le=4096)] = Field(
+        256, description="pixels: larger images are packed with this short side"
+    )
+    size: Annotated[int, Field(ge=4, le=1024)] = Field(
+        224, description="pixels of views, and of the centre that is evaluated"
+    )
+    images_per_class: ImagesPerClass = None
+
+    @model_validator(mode="after")
+    def _inside(self) -> "JpegFolder":
+        if self.size > self.short_side:
+            refuse("size", self.size, f"must be at most short_side, {self.short_side}")
+        return self
+
+
+Data = Annotated[Digits | FashionMNIST | ImageFolder | JpegFolder, Field(discriminator="kind")]

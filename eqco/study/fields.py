@@ -1,0 +1,92 @@
+"""The types of a study's fields: numbers, names, margins, and a section with strict keys."""
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from eqco.methods import METHODS
+
+
+def _number(value: Any) -> Any:
+    """Read ``1e-4``, which YAML 1.1 takes for text, as the number that its writer meant."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _margin(value: Any) -> Any:
+    value = _number(value)
+    if value == "eqco" or (isinstance(value, int | float) and not isinstance(value, bool)):
+        if value != value or value == -math.inf:
+            raise PydanticCustomError("margin", "must be a number, 'eqco' or 'inf'")
+        return value
+    raise PydanticCustomError("margin", "must be a number, 'eqco' or 'inf'")
+
+
+Real = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+Positive = Annotated[Real, Field(gt=0)]
+NotNegative = Annotated[Real, Field(ge=0)]
+Probability = Annotated[Real, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Margin = Annotated[
+    float | Literal["eqco"],
+    BeforeValidator(_margin),
+    WithJsonSchema({"anyOf": [{"type": "number"}, {"enum": ["eqco", "inf"]}]}),
+]
+# A name becomes a folder: no separator, no leading dot, nothing that a shell reads.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
+Loss = Literal["info-nce", "dclw", "dual-temperature", "info-nce-rescaled", "dcl-rescaled"]
+
+
+def _method(value: Any) -> Any:
+    if not isinstance(value, str) or value not in METHODS:
+        raise PydanticCustomError(
+            "allowed", "must be one of {names}", {"names": ", ".join(METHODS)}
+        )
+    return value
+
+
+Method = Annotated[str, BeforeValidator(_method), Field(json_schema_extra={"enum": list(METHODS)})]
+
+
+class Section(BaseModel):
+    """A part of a study: types are strict and unknown keys are errors."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        ser_json_inf_nan="strings",  # JSON has no infinity
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unknown_key(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            for key in values:
+                if key not in cls.model_fields:
+                    raise PydanticCustomError(
+                        "message",
+                        "unknown key {key}; allowed: {allowed}",
+                        {"key": repr(key), "allowed": ", ".join(cls.model_fields)},
+                    )
+        return values
+
+
+def refuse(key: str, value: Any, allowed: str) -> None:
+    """Raise the error of a validator that says which key, which value and what is allowed."""
+    raise PydanticCustomError(
+        "message", "{key}: {value}: {allowed}", {"key": key, "value": value, "allowed": allowed}
+    )

@@ -1,0 +1,77 @@
+"""The protocols that evaluate an encoder, with their settings; docs/protocols.md defines each."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from eqco.study.fields import Count, NotNegative, Positive, Section
+from eqco.study.recipe import Augment
+
+
+class LinearLBFGS(Section):
+    """Logistic regression on standardised features, by L-BFGS."""
+
+    l2: NotNegative = Field(1e-4, description="weight of ½‖W‖² beside the mean CE")
+    iterations: Count = 200
+
+
+class Linear(Section):
+    """A linear layer on frozen features, by SGD as in MoCo."""
+
+    lr: Positive = 30.0
+    lrs: Annotated[list[Positive], Field(min_length=1)] | None = Field(
+        None, description="in place of lr, several in one pass, each a protocol: linear-lr~10"
+    )
+    epochs: Count = 100
+    batch: Count = 256
+    drops: list[Count] = Field([60, 80], description="epochs at which the rate falls to a tenth")
+    augment: Augment | None = Field(
+        None,
+        description="train on views made anew in each epoch, as MoCo's; else on clean images",
+        exclude_if=lambda augment: augment is None,  # what results were rated by before it was
+    )
+
+    @property
+    def probes(self) -> dict[str, float]:
+        """The learning rate of each protocol: of ``linear``, or one for each of several rates."""
+        return {f"linear-lr~{lr:g}": lr for lr in self.lrs} if self.lrs else {"linear": self.lr}
+
+
+class KNN(Section):
+    """Weighted k-nearest-neighbour vote by cosine similarity."""
+
+    k: Count = 200
+    ks: Annotated[list[Count], Field(min_length=1)] | None = Field(
+        None,
+        description="further k, rated in the same pass, each a protocol: knn-k~20",
+        exclude_if=lambda ks: ks is None,  # results from before this key keep their settings
+    )
+    temperature: Positive = 0.1
+
+    @property
+    def votes(self) -> dict[str, int]:
+        """The k of each protocol."""
+        return {"knn": self.k, **{f"knn-k~{k}": k for k in self.ks or []}}
+
+
+KEY_SUFFIX = "@key"  # ends the names of the key encoder's protocols
+
+
+class Evaluate(Section):
+    """The protocols; docs/protocols.md defines each."""
+
+    linear_lbfgs: LinearLBFGS | None = LinearLBFGS()  # none where the data is too large for it
+    linear: Linear = Linear()
+    knn: KNN = KNN()
+    key_encoder: bool = Field(
+        False,
+        description="rate the key encoder too, by the same protocols: knn@key; momentum methods",
+        exclude_if=lambda rated: not rated,  # results from before this key keep their settings
+    )
+
+    @property
+    def protocols(self) -> list[str]:
+        """The names of the protocols that give a cell's accuracies."""
+        lbfgs = ["linear-lbfgs"] * bool(self.linear_lbfgs)
+        names = [*lbfgs, *self.linear.probes, *self.knn.votes]
+        return names + [f"{name}{KEY_SUFFIX}" for name in names] * self.key_encoder

@@ -1,0 +1,110 @@
+"""The recipe of a pretraining: augmentation, network, optimisation, settings of the losses."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from eqco.study.fields import Count, NotNegative, Positive, Probability, Real, Section
+
+
+class Jitter(Section):
+    """Colour jitter; each strength s draws a factor from U(1 - s, 1 + s), hue from U(-s, s)."""
+
+    p: Probability
+    brightness: Probability = 0.0
+    contrast: Probability = 0.0
+    saturation: Probability = 0.0
+    hue: Annotated[Real, Field(ge=0, le=0.5)] = 0.0
+
+
+class Blur(Section):
+    """Gaussian blur with σ drawn from U(sigma), in pixels."""
+
+    p: Probability
+    sigma: Annotated[list[Positive], Field(min_length=2, max_length=2)] = Field([0.1, 2.0])
+    kernel: Count = Field(description="width of the kernel in pixels, odd")
+
+    @model_validator(mode="after")
+    def _odd(self) -> "Blur":
+        if self.kernel % 2 == 0:
+            raise PydanticCustomError("message", "kernel must be odd")
+        if self.sigma[0] > self.sigma[1]:
+            raise PydanticCustomError("message", "sigma must be [low, high]")
+        return self
+
+
+class Augment(Section):
+    """How a view is made. What is left out is not done; the order is the order here."""
+
+    crop: Annotated[list[Positive], Field(min_length=2, max_length=2)] | None = Field(
+        None, description="area of the random resized crop, as a share of the image: [low, high]"
+    )
+    flip: Probability = Field(0.0, description="probability of a horizontal flip")
+    jitter: Jitter | None = None
+    grayscale: Probability = 0.0
+    blur: Blur | None = None
+    erase: Probability = Field(0.0, description="probability of erasing a rectangle")
+
+    @model_validator(mode="after")
+    def _area(self) -> "Augment":
+        if self.crop and not self.crop[0] <= self.crop[1] <= 1:
+            raise PydanticCustomError("message", "crop must be [low, high] with high at most 1")
+        return self
+
+
+class Network(Section):
+    """The encoder: a backbone, whose features are evaluated, and a projector for the loss."""
+
+    backbone: Literal["conv5", "resnet18", "resnet50"]
+    stride: Literal[1, 2] = Field(
+        2, description="conv5's first convolution: 1 for images under 16 pixels"
+    )
+    stem: Literal["small", "large"] = Field(
+        "large", description="a ResNet's: large is ImageNet's, small is 3 x 3 without a pool"
+    )
+    batch_norm_groups: Count = Field(
+        1, description="batch norm over so many groups of the batch, as on so many GPUs"
+    )
+    projector: Annotated[list[Count], Field(min_length=1)] = Field(
+        description="widths of the projector's layers, the last is the embedding's"
+    )
+    projector_norm: Literal["all", "hidden", "none"] = Field(
+        "all", description="which of the projector's layers batch norm follows"
+    )
+
+
+class Pretrain(Section):
+    """The recipe of the pretraining."""
+
+    epochs: Count
+    batch: Annotated[int, Field(ge=2)] = Field(description="N, images a step")
+    lr: Positive
+    momentum: Annotated[Real, Field(ge=0, lt=1)] = 0.9
+    weight_decay: NotNegative = 1e-4
+    warmup_epochs: NotNegative = Field(
+        0.0, description="the learning rate rises linearly for so long; a cosine lowers it"
+    )
+    ema: Annotated[Real, Field(ge=0, lt=1)] = Field(
+        0.999, description="the key encoder keeps this share of itself each step"
+    )
+    sampling: Literal["shared", "independent"] = Field(
+        "shared",
+        description="one draw of K negatives shared by all queries of a step, or a draw a query",
+    )
+    symmetric: bool = Field(False, description="both views are queries; for moco and simmoco")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="of the networks' passes; weights, similarities and the loss stay float32",
+    )
+    queue: Count | None = Field(
+        None, description="length of moco's queue, K without it, or of nnclr's support set"
+    )
+
+
+class LossSettings(Section):
+    """What the losses read that are not an InfoNCE with a margin."""
+
+    inter: Positive = Field(1.0, description="τ_β of the dual temperature; its τ_α is τ")
+    sigma: Positive = Field(0.5, description="σ of DCLW's weight")
+    detach: bool = Field(True, description="whether DCLW's weight is a constant for the gradient")
