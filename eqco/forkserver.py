@@ -140,7 +140,7 @@ def _serve_here(descriptor: str, parent: str, folder: str) -> None:
         import eqco.commands.evaluate
         import eqco.commands.pretrain  # noqa: F401
         from eqco.commands.cli import main
-        from eqco.methods import METHODS
+        from eqco.study.methods import METHODS
 
         for entry in METHODS.values():
             importlib.import_module(entry.location.partition(":")[0])

@@ -30,7 +30,7 @@ def test_one_file_and_one_line(tmp_path, digits):
     (name,) = re.findall(r"\*\*The file\*\*, `(.*?)`", page)
     shutil.copytree(ROOT / "eqco", tmp_path / "eqco", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / name).write_text(file)
-    registry = tmp_path / "eqco" / "methods" / "__init__.py"
+    registry = tmp_path / "eqco" / "study" / "methods.py"
     registry.write_text(registry.read_text().replace("METHODS = {\n", "METHODS = {\n    " + line))
     study = TINY.read_text().replace("[simo]", "[nomomentum]").replace("epochs: 1\n", "epochs: 5\n")
     (tmp_path / "study.yaml").write_text(study)

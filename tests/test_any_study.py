@@ -12,11 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from eqco.errors import InputError
-from eqco.methods import METHODS
+from eqco.methods import build
 from eqco.networks.encoder import Encoder
 from eqco.runtime.files import canonical
 from eqco.study.grid import cells
 from eqco.study.load import load_study, parse_study
+from eqco.study.methods import METHODS
 from eqco.study.study import Study, config_hash
 from eqco.training.objective import objective
 
@@ -151,7 +152,7 @@ def test_any_valid_cell_takes_a_step(values, seed):
     check_cells(study)
     generator = torch.Generator().manual_seed(seed)
     cell = list(cells(study).values())[seed % len(cells(study))]
-    model = METHODS[cell.method].build(Encoder(study.network, channels=1), cell, study.pretrain)
+    model = build(cell, Encoder(study.network, channels=1), study.pretrain)
     views = torch.rand(2, cell.batch, 1, 8, 8, generator=generator)
     positive, negatives = model(*views, generator)
     assert negatives.shape == (len(positive), cell.negatives)

@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 
 from eqco import forkserver
 from eqco.errors import InputError, Interrupted
-from eqco.methods import METHODS
 from eqco.runtime.signals import Stop, interrupted, stop_on_signals
 from eqco.store import checkpoint
 from eqco.store.checkpoint import Checkpoints, State
 from eqco.study.grid import cells
+from eqco.study.methods import METHODS
 from eqco.training.loop import pretrain
 
 pytestmark = pytest.mark.usefixtures("fork_server")

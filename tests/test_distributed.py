@@ -21,11 +21,11 @@ from helpers import TINY, with_values
 
 from eqco import forkserver
 from eqco.errors import InputError
-from eqco.methods import METHODS
 from eqco.networks.batch_norm import average_statistics
 from eqco.runtime import ranks as distributed
 from eqco.study.grid import cells
 from eqco.study.load import parse_study
+from eqco.study.methods import METHODS
 from eqco.study.study import Study
 from eqco.training.step import Training
 

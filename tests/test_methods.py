@@ -9,15 +9,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from eqco import methods
 from eqco.losses import SharedNegatives
 from eqco.losses.sampling import sample
-from eqco.methods import METHODS
 from eqco.methods.base import Contrastive
 from eqco.methods.queue import Queue
 from eqco.networks.batch_norm import GroupedBatchNorm2d
 from eqco.networks.encoder import Encoder
 from eqco.study.cell import Cell
 from eqco.study.grid import cells
+from eqco.study.methods import METHODS
 from eqco.study.recipe import LossSettings, Network, Pretrain
 from eqco.training.loop import pretrain
 from eqco.training.objective import objective
@@ -58,7 +59,7 @@ def recipe(method: str, **changes) -> Pretrain:
 def build(method: str, k: int = K, network: Network = NETWORK, **changes) -> Contrastive:
     torch.manual_seed(0)
     encoder = Encoder(network, channels=1)
-    model = METHODS[method].build(encoder, cell(method, negatives=k), recipe(method, **changes))
+    model = methods.build(cell(method, negatives=k), encoder, recipe(method, **changes))
     if hasattr(model, "key_encoder"):  # not the encoder's copy any more
         for parameter in model.key_encoder.parameters():
             parameter.data.mul_(0.7).add_(0.01)

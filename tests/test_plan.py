@@ -7,13 +7,14 @@ import pytest
 import torch
 from helpers import ROOT
 
-from eqco.methods import METHODS
+from eqco.methods import build
 from eqco.networks.encoder import Encoder
 from eqco.report.plan import estimate, lines
 from eqco.store.cells import SavedEncoder, save_encoder
 from eqco.store.checkpoint import Checkpoints
 from eqco.study.grid import cells
 from eqco.study.load import load_study
+from eqco.study.methods import METHODS
 from eqco.training.loop import pretrain
 
 pytestmark = pytest.mark.usefixtures("fork_server")
@@ -26,7 +27,7 @@ def test_momentum_methods_have_a_key_encoder(method, study_with):
     grid = {"methods": [method], "negatives": [16], "margins": [0], "seeds": [0]}
     study = study_with({"pretrain.queue": 64, "grid": [grid]})
     (cell,) = cells(study).values()
-    model = METHODS[method].build(Encoder(study.network, 1), cell, study.pretrain)
+    model = build(cell, Encoder(study.network, 1), study.pretrain)
     assert hasattr(model, "key_encoder") == METHODS[method].momentum
     assert forward_units(method, symmetric=False) == (4 if METHODS[method].momentum else 6)
 

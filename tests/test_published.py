@@ -8,12 +8,12 @@ import pytest
 import yaml
 from helpers import ROOT, with_values
 
-from eqco.methods import METHODS
 from eqco.report import tables
 from eqco.report.published import matches
 from eqco.study.cell import Cell
 from eqco.study.grid import axes, cells, text
 from eqco.study.load import load_study, parse_study
+from eqco.study.methods import METHODS
 from eqco.study.study import Study
 
 FILE = ROOT / "published" / "accuracies.csv"

@@ -9,7 +9,6 @@ import torch
 
 from eqco.data.packed import dataset_hash, read_manifest, verify
 from eqco.errors import Diverged, InputError
-from eqco.methods import METHODS
 from eqco.runtime.device import has_bfloat16_units
 from eqco.runtime.files import sha256
 from eqco.runtime.lock import hold
@@ -30,6 +29,7 @@ from eqco.store.checkpoint import Checkpoints
 from eqco.store.provenance import peak_memory, provenance
 from eqco.store.resume import PROGRESS
 from eqco.study.cell import Cell
+from eqco.study.methods import METHODS
 from eqco.study.study import Study, config_hash
 from eqco.training.cost import check
 from eqco.training.loop import pretrain

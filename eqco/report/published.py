@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from eqco.methods import METHODS
 from eqco.study.cell import Cell
 from eqco.study.grid import text
+from eqco.study.methods import METHODS
 from eqco.study.recipe import Augment
 from eqco.study.study import Study
 

@@ -13,7 +13,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from eqco.methods import METHODS
+from eqco.study.methods import METHODS
 
 
 def _number(value: Any) -> Any:

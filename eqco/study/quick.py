@@ -6,10 +6,10 @@
 from itertools import product
 from typing import Any
 
-from eqco.methods import METHODS
 from eqco.runtime.files import canonical
 from eqco.study.cell import Block
 from eqco.study.load import parse_study
+from eqco.study.methods import METHODS
 from eqco.study.study import Study
 
 IMAGES = 512  # of Fashion-MNIST

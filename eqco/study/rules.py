@@ -6,7 +6,7 @@ A rule yields a problem for each breach: the key, its value, and what is allowed
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from eqco.methods import METHODS
+from eqco.study.methods import METHODS
 
 if TYPE_CHECKING:
     from eqco.study.study import Study

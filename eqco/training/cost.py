@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from eqco.errors import InputError
-from eqco.methods import METHODS
-from eqco.methods.base import Contrastive
+from eqco.methods import build
 from eqco.networks.encoder import Encoder
 from eqco.study.cell import Cell
+from eqco.study.methods import METHODS
 from eqco.study.study import Study
 
 
@@ -51,8 +51,11 @@ def estimate(study: Study, cell: Cell, ranks: int = 1) -> int:
         ranks: the number of ranks that share the batch.
     """
     channels, size = study.data.channels, study.data.size
-    encoder, method = _build(study, cell)
-    views = torch.empty(cell.batch // ranks, channels, size, size, device="meta")
+    images_per_rank = cell.batch // ranks
+    with torch.device("meta"):  # tensors that have a size but no memory
+        encoder = Encoder(study.network, channels)
+        method = build(cell, encoder, study.pretrain)
+        views = torch.empty(images_per_rank, channels, size, size)
     trained = [parameter for parameter in method.parameters() if parameter.requires_grad]
     state = _bytes(method.state_dict().values()) + 2 * _bytes(trained)
     precision = getattr(torch, study.pretrain.precision)

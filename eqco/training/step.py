@@ -11,7 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 from eqco.data.views import Views
 from eqco.errors import InputError
 from eqco.losses import Negatives
-from eqco.methods import METHODS
+from eqco.methods import build
 from eqco.networks.encoder import Encoder
 from eqco.runtime.malloc import keep_freed_memory
 from eqco.runtime.ranks import ranks
@@ -86,7 +86,7 @@ class Training:
             torch.manual_seed(draw_seed(cell.seed, "weights", 0))
             self.encoder = Encoder(study.network, channels=self.views.channels)
             self.encoder.precision = getattr(torch, self.recipe.precision)
-            method = METHODS[cell.method].build(self.encoder, cell, self.recipe)
+            method = build(cell, self.encoder, self.recipe)
         # channels last: 1.3 times as fast on a CPU
         self.method = method.to(device).to(memory_format=torch.channels_last).train()
         self.model = with_mean_gradients(method) if ranks() > 1 else method
