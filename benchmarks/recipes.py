@@ -18,7 +18,7 @@ from benchmarks._measure import arguments, report
 from eqco.data import packed as data
 from eqco.store.provenance import peak_memory
 from eqco.study.datasets import ImageFolder
-from eqco.study.grid import cells
+from eqco.study.grid import Grid
 from eqco.study.load import load_study
 from eqco.study.study import Study
 from eqco.training.step import Training
@@ -36,9 +36,12 @@ def main() -> None:
             command = [sys.executable, "-m", "benchmarks", "recipes", str(study), *same]
             subprocess.run(command, check=True)
         return
-    torch.set_num_threads(options.threads)
-    study, device = load_study(options.studies[0]), torch.device(options.device)
-    cell = max(cells(study).values(), key=lambda cell: (cell.batch, cell.negatives))
+    torch.set_num_threads(arguments.threads)
+    study, device = load_study(arguments.studies[0]), torch.device(arguments.device)
+    cell = max(
+        (one.cell for one in Grid(study).cells.values()),
+        key=lambda cell: (cell.batch, cell.negatives),
+    )
     with tempfile.TemporaryDirectory() as folder:
         pack_noise(study, max(2 * cell.batch, 1024), Path(folder))
         training = Training(study.model_copy(update={"data": NOISE}), cell, Path(folder), device)

@@ -27,7 +27,7 @@ from benchmarks._measure import arguments, packed, report
 from eqco.data.packed import MANIFEST
 from eqco.store.provenance import peak_memory
 from eqco.study.datasets import ImageFolder
-from eqco.study.grid import cells
+from eqco.study.grid import Grid
 from eqco.study.load import parse_study
 from eqco.training.step import Training
 
@@ -78,7 +78,7 @@ def compare(options: Namespace, folder: Path) -> None:
         },
         "step",
     )
-    (cell,) = cells(study).values()
+    cell = next(iter(Grid(study).cells.values())).cell
     sides: dict[str, Callable[[], Iterator[None]]] = {}
     training = Training(study, cell, folder, device)
     sides["pairs_per_s"] = lambda: (training.advance() and None for _ in itertools.count())

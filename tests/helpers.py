@@ -18,9 +18,10 @@ from eqco import forkserver
 from eqco.runtime.files import write
 from eqco.store.archive import KEPT
 from eqco.store.cells import EVALUATIONS, SUMMARY, Files, settings_of
-from eqco.study.grid import cells
+from eqco.study.cell import Cell
+from eqco.study.grid import Grid
 from eqco.study.load import parse_study
-from eqco.study.study import Study, config_hash
+from eqco.study.study import Study
 
 ROOT = Path(__file__).parents[1]
 TINY = ROOT / "tests" / "data" / "tiny.yaml"
@@ -44,6 +45,11 @@ def with_values(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, An
         else:
             target[last] = value
     return changed
+
+
+def cells(study: Study) -> dict[str, Cell]:
+    """The cells of a study's grid by path."""
+    return {path: one.cell for path, one in Grid(study).cells.items()}
 
 
 def copy_project(folder: Path, *more: str) -> None:
@@ -97,7 +103,7 @@ def make_up_cells(study: Study, results: Path) -> None:
     """Write what would be kept of a finished study, with made-up numbers."""
     random = Random(0)
     lines = []
-    for path, cell in cells(study).items():
+    for path, cell in Grid(study).cells.items():
         start, fall = random.uniform(3, 5), random.uniform(30, 60)
         history = [
             {
@@ -121,7 +127,7 @@ def make_up_cells(study: Study, results: Path) -> None:
             "provenance": {"revision": "", "versions": {}, "hardware": "none", "threads": 1},
         }
         files: Files = {SUMMARY: summary}
-        accuracy = random.gauss(80 + math.log2(cell.negatives), 1)
+        accuracy = random.gauss(80 + math.log2(cell.cell.negatives), 1)
         for name in EVALUATIONS:
             rated = {
                 protocol: accuracy + random.gauss(0, 0.3)
@@ -129,7 +135,7 @@ def make_up_cells(study: Study, results: Path) -> None:
                 if (protocol == "knn") == (name == "knn.json")
             }
             files[name] = {"settings": settings_of(study.evaluate, name), "accuracy": rated}
-        made_by = {"config_hash": config_hash(study.resolve(cell)), "encoder": path}
+        made_by = {"config_hash": cell.hash, "encoder": path}
         whole = {name: {**made_by, **content} for name, content in files.items()}
         lines.append(json.dumps({"cell": path, **whole}) + "\n")
     write(results / KEPT, "".join(lines))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from helpers import TINY
+from helpers import TINY, cells
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -15,7 +15,6 @@ from eqco.errors import InputError
 from eqco.methods import build
 from eqco.networks.encoder import Encoder
 from eqco.runtime.files import canonical
-from eqco.study.grid import cells
 from eqco.study.load import load_study, parse_study
 from eqco.study.methods import METHODS
 from eqco.study.study import Study, config_hash

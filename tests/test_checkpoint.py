@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from helpers import TINY, with_values
+from helpers import TINY, cells, with_values
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,7 +22,6 @@ from eqco.errors import InputError, Interrupted
 from eqco.runtime.signals import Stop, interrupted, stop_on_signals
 from eqco.store import checkpoint
 from eqco.store.checkpoint import Checkpoints, State
-from eqco.study.grid import cells
 from eqco.study.methods import METHODS
 from eqco.training.loop import pretrain
 

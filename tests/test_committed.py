@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from helpers import ROOT
+from helpers import ROOT, cells
 
 from eqco.commands import cli
 from eqco.store import archive as kept
 from eqco.store.cells import SUMMARY
-from eqco.study.grid import cells
 from eqco.study.load import load_study
 
 

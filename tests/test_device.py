@@ -7,13 +7,13 @@ import sys
 
 import pytest
 import torch
-from helpers import TINY
+from helpers import TINY, cells
 
 from eqco.commands import pretrain as command
 from eqco.errors import InputError
 from eqco.runtime import device
 from eqco.runtime.device import claim
-from eqco.study.grid import cells
+from eqco.study.grid import Grid
 from eqco.study.load import load_study
 
 pytestmark = pytest.mark.usefixtures("fork_server")
@@ -77,7 +77,7 @@ def test_a_cell_says_that_its_processor_emulates_bfloat16(
         study = study_with({"pretrain.precision": precision})
         command.pretrain_cell(
             study,
-            next(iter(cells(study).values())),
+            next(iter(Grid(study).cells.values())),
             digits,
             tmp_path / precision,
             tmp_path / precision / "state",

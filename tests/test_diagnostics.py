@@ -4,12 +4,11 @@ import math
 
 import pytest
 import torch
-from helpers import TINY
+from helpers import TINY, cells
 from torch.nn import functional as F
 
 from eqco.losses import eqco_margin, info_nce
 from eqco.study.cell import Cell
-from eqco.study.grid import cells
 from eqco.study.load import load_study
 from eqco.study.recipe import LossSettings
 from eqco.training import diagnostics

@@ -17,13 +17,12 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing
 import yaml
-from helpers import TINY, with_values
+from helpers import TINY, cells, with_values
 
 from eqco import forkserver
 from eqco.errors import InputError
 from eqco.networks.batch_norm import average_statistics
 from eqco.runtime import ranks as distributed
-from eqco.study.grid import cells
 from eqco.study.load import parse_study
 from eqco.study.methods import METHODS
 from eqco.study.study import Study

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from helpers import cells
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
@@ -16,7 +17,6 @@ from eqco.evaluation.linear import linear
 from eqco.evaluation.logistic import linear_lbfgs
 from eqco.networks.encoder import Encoder
 from eqco.store.cells import SavedEncoder
-from eqco.study.grid import cells
 from eqco.study.protocols import KNN, Linear, LinearLBFGS
 
 

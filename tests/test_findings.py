@@ -14,6 +14,7 @@ from helpers import ROOT
 from scipy import optimize, stats
 
 from eqco.report import tables
+from eqco.study.grid import Grid
 from eqco.study.load import load_study
 
 PAGES = [ROOT / "README.md", ROOT / "docs" / "findings.md"]
@@ -121,7 +122,8 @@ def accuracies(studies: str) -> pd.DataFrame:
     every = []
     for study in studies.split():
         folder = ROOT / "results" / study
-        rows, _ = tables.read_study(load_study(ROOT / "params" / f"{study}.yaml"), folder, study)
+        grid = Grid(load_study(ROOT / "params" / f"{study}.yaml"))
+        rows, _ = tables.read_study(grid, folder)
         every.append(rows.assign(study=study))
     return pd.concat(every)
 

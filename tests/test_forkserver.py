@@ -8,10 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import TINY
+from helpers import TINY, cells
 
 from eqco import forkserver
-from eqco.study.grid import cells
 from eqco.study.load import load_study
 
 CELL = next(iter(cells(load_study(TINY))))

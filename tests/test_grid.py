@@ -2,13 +2,16 @@
 
 import pandas as pd
 import pytest
+from helpers import cells
 from hypothesis import given
 from hypothesis import strategies as st
 from snakemake.utils import Paramspace
 
 from eqco.errors import InputError
-from eqco.study.grid import axes, cells, find, text
+from eqco.study.cell import text
+from eqco.study.grid import Grid
 from eqco.study.load import parse_study
+from eqco.study.study import config_hash
 
 
 def lists(elements):
@@ -28,14 +31,15 @@ blocks = st.fixed_dictionaries(
 
 @given(block=blocks)
 def test_a_block_is_every_combination_once(tiny_values, block):
-    study = parse_study({**tiny_values, "grid": [block]}, "x")
+    grid = Grid(parse_study({**tiny_values, "grid": [block]}, "x"))
     expected = 1
     for values in block.values():
         expected *= len(values)
-    found = cells(study)
-    assert len(found) == len(set(found.values())) == expected
-    for path in found:
-        assert find(study, path) == found[path]
+    assert len(grid.cells) == len({one.cell for one in grid.cells.values()}) == expected
+    for path, one in grid.cells.items():
+        assert grid.find(path, "x") is one
+        assert one.config == grid.study.resolve(one.cell)
+        assert one.hash == config_hash(one.config)
 
 
 @given(block=blocks)
@@ -45,7 +49,7 @@ def test_paths_are_snakemakes_paramspace(tiny_values, block):
     rows = pd.DataFrame(dict(axis.split("~", 1) for axis in path.split("/")) for path in found)
     space = Paramspace(rows)
     assert list(space.instance_patterns) == found
-    assert space.wildcard_pattern == "/".join(f"{axis}~{{{axis}}}" for axis in axes(study))
+    assert space.wildcard_pattern == "/".join(f"{axis}~{{{axis}}}" for axis in Grid(study).axes)
 
 
 def test_the_path_of_the_demo(tiny):
@@ -113,18 +117,14 @@ def test_losses_as_an_axis(study_with, tiny_values):
 
 def test_a_cell_in_two_blocks_is_an_error(study_with, tiny_values):
     block = tiny_values["grid"][0]
-    study = study_with({"grid": [block, {**block, "negatives": [16]}]})
-    with pytest.raises(
-        InputError, match=r"^s: grid\.1: method~simo/negatives~16/margin~0/seed~0: is in grid\.0"
-    ):
-        cells(study, "s")
+    message = r"^tiny\.yaml: grid\.1: method~simo/negatives~16/margin~0/seed~0: is in grid\.0"
+    with pytest.raises(InputError, match=message):
+        study_with({"grid": [block, {**block, "negatives": [16]}]})
 
 
 def test_a_cell_that_is_not_in_the_grid(tiny):
-    with pytest.raises(
-        InputError, match="no cell 'method~simo/negatives~2' in its grid; the first"
-    ):
-        find(tiny, "method~simo/negatives~2")
+    with pytest.raises(InputError, match=r"^s: no cell 'method~simo/negatives~2' in its grid; the"):
+        Grid(tiny).find("method~simo/negatives~2", "s")
 
 
 @pytest.mark.parametrize(

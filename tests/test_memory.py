@@ -3,11 +3,10 @@
 import pytest
 import torch
 import torch.distributed as dist
-from helpers import ROOT
+from helpers import ROOT, cells
 from torch import nn
 
 from eqco.errors import InputError
-from eqco.study.grid import cells
 from eqco.study.load import load_study
 from eqco.study.quick import quick
 from eqco.study.study import Study

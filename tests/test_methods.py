@@ -6,6 +6,7 @@ from itertools import product
 
 import pytest
 import torch
+from helpers import cells
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -17,7 +18,6 @@ from eqco.methods.queue import Queue
 from eqco.networks.batch_norm import GroupedBatchNorm2d
 from eqco.networks.encoder import Encoder
 from eqco.study.cell import Cell
-from eqco.study.grid import cells
 from eqco.study.methods import METHODS
 from eqco.study.recipe import LossSettings, Network, Pretrain
 from eqco.training.loop import pretrain

@@ -6,11 +6,11 @@ from typing import ClassVar
 
 import pytest
 import torch
+from helpers import cells
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from eqco.errors import InputError
 from eqco.losses import SharedNegatives, eqco_margin
-from eqco.study.grid import cells
 from eqco.study.methods import METHODS
 from eqco.training.loop import pretrain
 from eqco.training.step import Training, draw_seed, learning_rate

@@ -6,12 +6,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from helpers import ROOT, with_values
+from helpers import ROOT, cells, with_values
 
 from eqco.report import tables
 from eqco.report.published import matches
-from eqco.study.cell import Cell
-from eqco.study.grid import axes, cells, text
+from eqco.study.cell import Cell, text
+from eqco.study.grid import Grid
 from eqco.study.load import load_study, parse_study
 from eqco.study.methods import METHODS
 from eqco.study.study import Study
@@ -80,7 +80,7 @@ def table_of(study: Study, accuracy: Callable[[Cell], float]) -> pd.DataFrame:
     """A table of the study, every cell with the accuracy given for it."""
     rows = [
         {
-            **tables._configuration(cell, axes(study)),
+            **tables._configuration(cell, Grid(study).axes),
             "protocol": protocol,
             "seed": cell.seed,
             "accuracy": accuracy(cell),
@@ -94,7 +94,7 @@ def table_of(study: Study, accuracy: Callable[[Cell], float]) -> pd.DataFrame:
 
 def beside(study: Study, file: Path = FILE, accuracy: Callable = lambda cell: 80.0) -> list[str]:
     """A line for each row beside which numbers stand: configuration, values with protocols."""
-    table = tables.beside_published(table_of(study, accuracy), study, file)
+    table = tables.beside_published(table_of(study, accuracy), Grid(study), file)
     if "published" not in table:
         return []
     lines = []
@@ -259,7 +259,7 @@ def test_a_number_for_the_best_temperature_waits_for_all_of_them():
 def test_ours_stands_beside_the_papers_with_the_difference():
     """MoCo's notebook says 82.6 by kNN, and nothing by a linear probe at 200 epochs."""
     study = recipe("moco-cifar10-demo")
-    table = tables.beside_published(table_of(study, lambda cell: 82.0), study, FILE)
+    table = tables.beside_published(table_of(study, lambda cell: 82.0), Grid(study), FILE)
     table = table.set_index("protocol")
     knn = "82.6 MoCo CIFAR-10 notebook (knn k=200 T=0.1, 128-d output)"
     assert table.loc["knn", "published"] == knn
@@ -271,7 +271,7 @@ def test_ours_stands_beside_the_papers_with_the_difference():
 def test_a_study_without_published_numbers_has_no_such_columns():
     study = recipe("demo")
     table = table_of(study, lambda cell: 90.0)
-    assert tables.beside_published(table, study, FILE).equals(table)
+    assert tables.beside_published(table, Grid(study), FILE).equals(table)
 
 
 def test_elsewhere_nothing_is_found(tmp_path):

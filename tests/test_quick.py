@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from helpers import ROOT, copy_project, image_folder
+from helpers import ROOT, cells, copy_project, image_folder
 
-from eqco.study.grid import cells
 from eqco.study.load import load_study
 from eqco.study.quick import quick
 

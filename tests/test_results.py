@@ -5,11 +5,11 @@ import os
 
 import pytest
 import torch
+from helpers import cells
 
 from eqco.errors import InputError
 from eqco.networks.encoder import Encoder
 from eqco.store import cells as results
-from eqco.study.grid import cells
 from eqco.study.protocols import Evaluate, Linear
 from eqco.study.study import config_hash
 

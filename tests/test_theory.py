@@ -71,7 +71,8 @@ def test_with_alpha_k_both_margins_are_one():
 
 
 def test_the_command(digits, tmp_path):
-    from eqco.study.grid import cells
+    from helpers import cells
+
     from eqco.study.load import load_study
 
     cell = next(iter(cells(load_study(TINY))))

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from eqco.errors import InputError, Interrupted
-from eqco.study.load import load_study, schema
-from eqco.study.study import config_hash
 
 if TYPE_CHECKING:
+    from eqco.study.grid import Grid
     from eqco.study.study import Study
 
 # What takes long to import is imported where it is used: torch, torchvision, pandas and matplotlib
@@ -102,14 +101,12 @@ def pretrain(
     same command resumes from the checkpoint. A second process on the same cell waits for the first.
     """
     from eqco.runtime.launch import launched
-    from eqco.study.grid import find
 
-    parsed = _read(study)
-    chosen = find(parsed, cell, str(study))
-    found = config_hash(parsed.resolve(chosen))
-    if expect not in (None, found):
+    grid = _grid(study)
+    chosen = grid.find(cell, str(study))
+    if expect not in (None, chosen.hash):
         raise InputError(
-            f"{study}: has changed since the grid was planned: {cell} is now {found}, not "
+            f"{study}: has changed since the grid was planned: {cell} is now {chosen.hash}, not "
             f"{expect}; start Snakemake again"
         )
     if launched(gpus):
@@ -118,7 +115,7 @@ def pretrain(
     from eqco.runtime.device import claim
 
     pretrain_cell(
-        parsed,
+        grid.study,
         chosen,
         data,
         out,
@@ -189,20 +186,30 @@ def table(
     """
     from eqco.commands.table import write_table
 
-    parsed = _read(study)
-    print(write_table(parsed, _folder(results, parsed), published, str(study)), end="")
+    grid = _grid(study)
+    parsed = grid.study
+    folder = results or Path("results", parsed.study)
+    accuracies, summaries = tables.read_study(grid, folder)
+    rows = tables.beside_published(tables.aggregate(accuracies), grid, published)
+    write(folder / "table.csv", rows.to_csv(index=False))
+    notes = tables.notes(parsed, summaries)
+    write(folder / "table.md", tables.markdown(rows, notes))
+    shown = "\n".join([at_a_glance.summary(rows), *(f"{note}\n" for note in notes)])
+    write(folder / "summary.md", shown)
+    write_json(folder / "metrics.json", tables.metrics(rows))
+    figures.negatives(accuracies, parsed.study, folder / "negatives")
+    write_json(folder / "provenance.json", gather(parsed, summaries))
+    print(shown, end="")
 
 
 @app.command("cells")
 def print_cells(study: StudyFile, results: ResultsFolder = None) -> None:
     """Print the paths of the unfinished cells, one per line, for a loop without Snakemake."""
     from eqco.store.archive import finished
-    from eqco.study.grid import cells, hashes
 
-    parsed = _read(study)
-    configs = hashes(parsed, cells(parsed, str(study)))
-    done = finished(configs, parsed.evaluate, _folder(results, parsed))
-    for path in configs:
+    grid = _grid(study)
+    done = finished(grid, results or Path("results", grid.study.study))
+    for path in grid.cells:
         if path not in done:
             print(path)
 
@@ -213,14 +220,12 @@ def keep(study: StudyFile, results: ResultsFolder = None) -> None:
 
     Without cells/, as in a clone, the tables are made from that file.
     """
-    from eqco.store import archive
-    from eqco.study.grid import cells, hashes
+    from eqco.store import archive as kept
 
-    parsed = _read(study)
-    folder = _folder(results, parsed)
-    configs = hashes(parsed, cells(parsed, str(study)))
-    count = archive.keep(configs, parsed.evaluate, folder)
-    print(f"{folder / archive.KEPT}: {count} of {len(configs)} cells")
+    grid = _grid(study)
+    folder = results or Path("results", grid.study.study)
+    count = kept.keep(grid, folder)
+    print(f"{folder / kept.KEPT}: {count} of {len(grid.cells)} cells")
 
 
 @app.command()
@@ -236,9 +241,9 @@ def report(
     from eqco.report import page
     from eqco.runtime.files import write
 
-    parsed = _read(study)
-    folder = _folder(results, parsed)
-    write(folder / "report.html", page.render(parsed, folder, study, published))
+    grid = _grid(study)
+    folder = results or Path("results", grid.study.study)
+    write(folder / "report.html", page(grid, folder, study, published))
     print(folder / "report.html")
 
 
@@ -272,16 +277,15 @@ def plan(
     from eqco.data.packed import MANIFEST, read_manifest
     from eqco.report.plan import estimate, lines
 
-    parsed = _read(study)
+    grid = _grid(study)
+    parsed = grid.study
     count, folder = images or parsed.data.train_size, Path("data", parsed.data.name)
     if count is None and (folder / MANIFEST).exists():
         count = read_manifest(folder)["splits"]["train"]["shape"][0]
     if count is None:
-        raise InputError(
-            f"{study}: the number of images in {folder} is unknown; give it with --images"
-        )
-    for name, text in lines(estimate(parsed, count, _folder(None, parsed), speeds)):
-        print(f"{name:8} {text}")
+        raise InputError(f"{study}: how many images {folder} will hold is not known: say --images")
+    for name, line in planning.plan(grid, count, Path("results", parsed.study), speeds):
+        print(f"{name:8} {line}")
 
 
 @app.command()
@@ -295,8 +299,8 @@ def status(study: StudyFile, results: ResultsFolder = None) -> None:
 
     from eqco.report.status import read, time_left
 
-    parsed = _read(study)
-    statuses = read(parsed, _folder(results, parsed), str(study))
+    grid = _grid(study)
+    found = progress.status(grid, results or Path("results", grid.study.study))
     console = Console(highlight=False, soft_wrap=True)
     styles = {"running": "cyan", "failed": "red"}
     for cell in statuses:
@@ -320,9 +324,10 @@ def _read(study: Path) -> "Study":
     return load_study(study)
 
 
-def _folder(results: Path | None, study: "Study") -> Path:
-    """The folder of a study's results."""
-    return results or Path("results", study.study)
+def _grid(study: Path) -> "Grid":
+    from eqco.study.grid import Grid
+
+    return Grid(_read(study))
 
 
 def main() -> None:

@@ -29,15 +29,16 @@ from eqco.store.checkpoint import Checkpoints
 from eqco.store.provenance import peak_memory, provenance
 from eqco.store.resume import PROGRESS
 from eqco.study.cell import Cell
+from eqco.study.grid import GridCell
 from eqco.study.methods import METHODS
-from eqco.study.study import Study, config_hash
+from eqco.study.study import Study
 from eqco.training.cost import check
 from eqco.training.loop import pretrain
 
 
 def pretrain_cell(
     study: Study,
-    cell: Cell,
+    cell: GridCell,
     data: Path,
     out: Path,
     state: Path,
@@ -62,9 +63,8 @@ def pretrain_cell(
         InputError: if data or checkpoints are not of this configuration, or damaged.
         Interrupted: if a signal has stopped it, or another rank was lost; the state is saved.
     """
-    config = study.resolve(cell)
-    made_by = {"config_hash": config_hash(config), "dataset": dataset_hash(read_manifest(data))}
-    folder = state / made_by["config_hash"]
+    made_by = {"config_hash": cell.hash, "dataset": dataset_hash(read_manifest(data))}
+    folder = state / cell.hash
     checkpoints = Checkpoints(folder, made_by)
     with (
         joined(device),
@@ -74,10 +74,10 @@ def pretrain_cell(
         if not from_rank_0(rank() == 0 and is_finished(folder, made_by)):
             progress = state / PROGRESS
             result = _train(
-                study, cell, data, device, progress, checkpoints, checkpoint_seconds, stop
+                study, cell.cell, data, device, progress, checkpoints, checkpoint_seconds, stop
             )
             if rank() == 0:
-                _save(folder, config, made_by, result)
+                _save(folder, cell.config, made_by, result)
                 if result["failed"] is None:
                     checkpoints.remove()
         if rank() == 0:

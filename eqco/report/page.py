@@ -17,29 +17,26 @@ from eqco.report import charts, tables
 from eqco.report.columns import COLUMNS
 from eqco.report.lines import lines_of
 from eqco.store import provenance
-from eqco.study.grid import cells
-from eqco.study.study import Study
+from eqco.study.grid import Grid
 
 EPOCHS = 100_000  # most epochs in a page, over all cells: about 6 MB
 FEWEST = 20  # epochs per cell
 
 
-def render(study: Study, results: Path, source: Path, published: Path) -> str:
-    """Render the page; equal files give equal bytes.
+def report(grid: Grid, results: Path, source: Path, published: Path) -> str:
+    """The page: equal bytes for equal files.
 
     A cell that failed or is missing is a hole.
 
     Args:
-        study: the study.
+        grid: the study's.
         results: its folder, ``results/<study>``, which holds ``cells/``.
         source: the study file.
         published: the published numbers.
-
-    Raises:
-        InputError: if the grid names a cell twice.
     """
-    accuracies, summaries = tables.read_study(study, results, str(source), unfinished=True)
-    table = tables.beside_published(tables.aggregate(accuracies), study, published)
+    study = grid.study
+    accuracies, summaries = tables.read_study(grid, results, unfinished=True)
+    table = tables.beside_published(tables.aggregate(accuracies), grid, published)
     configuration = list(table.columns[: table.columns.get_loc("protocol")])
     deviation = table["std"].map(lambda std: f" ± {std}" if std else "")
     table = table.assign(
@@ -68,7 +65,7 @@ def render(study: Study, results: Path, source: Path, published: Path) -> str:
         cells=len(summaries),
         holes=[
             (path, why, summary[why].removeprefix(f"{results / 'cells' / path}/"))
-            for path, summary in zip(cells(study), summaries, strict=True)
+            for path, summary in zip(grid.cells, summaries, strict=True)
             for why in tables.HOLES
             if summary.get(why)
         ],

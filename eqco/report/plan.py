@@ -11,7 +11,7 @@ from eqco.networks.encoder import Encoder
 from eqco.store.cells import EVALUATIONS, read_json
 from eqco.study.cell import Cell
 from eqco.study.datasets import ImageFolder, JpegFolder
-from eqco.study.grid import cells
+from eqco.study.grid import Grid
 from eqco.study.methods import METHODS
 from eqco.study.study import Study
 from eqco.training.cost import estimate, gradient_passes
@@ -65,33 +65,28 @@ class Estimate:
     checkpoint_bytes: int
 
 
-def estimate(study: Study, images: int, results: Path, speeds: Path) -> Estimate:
-    """The cost of a study.
+def plan(grid: Grid, images: int, results: Path, speeds: Path) -> list[tuple[str, str]]:
+    """What a study will take, as lines of a name and a text.
 
     Args:
-        study: the study.
+        grid: the study's.
         images: in its training split.
         results: the study's folder; its provenance.json holds a speed once cells are trained.
         speeds: CSV file of speeds by backbone and image size.
     """
-    grid, recipe, probe = list(cells(study).values()), study.pretrain, study.evaluate.linear
-    pairs = [recipe.epochs * (images // cell.batch) * cell.batch for cell in grid]
-    units = [cost.forward_units(cell.method, recipe.symmetric) for cell in grid]
-    passes = sum(count * unit for count, unit in zip(pairs, units, strict=True))
-    probe_passes = len(grid) * probe.epochs * images if probe.augment else 0
-    provenance, measured = results / "provenance.json", None
-    if provenance.exists():
-        images_per_s = read_json(provenance)["pretrain"]["median_images_per_s"]
-        measured = (sum(pairs) / images_per_s / 3600, provenance)
-    rows = _speeds(speeds, study)
+    study, recipe = grid.study, grid.study.pretrain
+    cells = [cell.cell for cell in grid.cells.values()]
+    pairs = [recipe.epochs * (images // cell.batch) * cell.batch for cell in cells]
+    units = [forward_units(cell.method, recipe.symmetric) for cell in cells]
+    work = sum(n * unit for n, unit in zip(pairs, units, strict=True))
     # all that sizes, and the memory of a step, depend on
-    keys = [(cell.method, cell.negatives, cell.batch) for cell in grid]
-    different = dict(zip(keys, grid, strict=True))
+    keys = [(cell.method, cell.negatives, cell.batch) for cell in cells]
+    different = dict(zip(keys, cells, strict=True))
     sizes = {key: _bytes(study, cell) for key, cell in different.items()}
     encoders = sum(sizes[key][0] for key in keys)
     checkpoint = max(size for _, size in sizes.values())
     lines = [
-        ("cells", f"{len(grid):,}, each a training and {len(EVALUATIONS)} evaluations"),
+        ("cells", f"{len(cells):,}, each a training and {len(EVALUATIONS)} evaluations"),
         ("pairs", f"{sum(pairs):,}: {images:,} images, {recipe.epochs:,} epochs"),
     ]
     file = results / "provenance.json"
@@ -99,7 +94,7 @@ def estimate(study: Study, images: int, results: Path, speeds: Path) -> Estimate
         hours = sum(pairs) / read_json(file)["pretrain"]["median_images_per_s"] / 3600
         lines.append(("training", f"{hours:,.1f} hours for one cell after the other, by {file}"))
     probe = study.evaluate.linear
-    probing = len(grid) * probe.epochs * images if probe.augment else 0
+    probing = len(cells) * probe.epochs * images if probe.augment else 0
     known = _known(speeds, study)
     for name, amount in (("training", work), ("probing", probing)):
         sources: dict[str, list[str]] = {}  # of equal hours on equal hardware
@@ -124,7 +119,7 @@ def estimate(study: Study, images: int, results: Path, speeds: Path) -> Estimate
     kept = f"{encoders / 1e9:,.2f} GB of encoders"
     running = f"{2 * checkpoint / 1e6:,.0f} MB of checkpoints for each cell that runs"
     lines.append(("storage", f"{kept}, {running}"))
-    jobs = f"{len(grid):,} with --profile slurm, one a cell, and two for data and table"
+    jobs = f"{len(cells):,} with --profile slurm, one a cell, and two for data and table"
     return [*lines, ("jobs", jobs)]
 
 

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from eqco.study.cell import Cell
-from eqco.study.grid import text
+from eqco.study.cell import Cell, text
 from eqco.study.methods import METHODS
 from eqco.study.recipe import Augment
 from eqco.study.study import Study

@@ -12,8 +12,8 @@ from eqco.report.columns import COLUMNS
 from eqco.report.published import TUNED, matches
 from eqco.store.archive import stand_ins
 from eqco.store.cells import read_cell
-from eqco.study.cell import Cell
-from eqco.study.grid import axes, cells, hashes, text
+from eqco.study.cell import Cell, text
+from eqco.study.grid import Grid
 from eqco.study.study import Study
 
 CHOSEN = ("loss", "batch", "lr", "weight_decay")  # columns of a study that has them as axes
@@ -38,14 +38,13 @@ def effective_alpha(cell: Cell) -> float:
 
 
 def read_study(
-    study: Study, results: Path, source: str, *, unfinished: bool = False
+    grid: Grid, results: Path, *, unfinished: bool = False
 ) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
     """Read every accuracy of a study, and the summaries of its pretrainings.
 
     Args:
-        study: the study.
-        results: its folder, which holds ``cells/`` or their archive.
-        source: the study file's name, for messages.
+        grid: the study's.
+        results: its folder, which holds ``cells/``, or what was kept of it.
         unfinished: whether a cell may be missing.
 
     Returns:
@@ -57,28 +56,27 @@ def read_study(
     Raises:
         InputError: if a cell's files are missing or belong to another run.
     """
-    rows, summaries, named, grid = [], [], axes(study), cells(study, source)
-    configs = hashes(study, grid)
-    kept = stand_ins(configs, study.evaluate, results)
-    for path, cell in grid.items():
+    rows, summaries, kept = [], [], stand_ins(grid, results)
+    evaluate = grid.study.evaluate
+    for path, cell in grid.cells.items():
         folder = results / "cells" / path
         summary: dict[str, Any]
         accuracies: dict[str, float] = {}
         try:
-            summary, accuracies = read_cell(folder, configs[path], study.evaluate, kept.get(path))
+            summary, accuracies = read_cell(folder, cell.hash, evaluate, kept.get(path))
         except InputError as error:
             if not unfinished:
                 raise
             summary = {"missing": str(error)}
         hole = next((name for name in HOLES if summary.get(name)), "")
         summaries.append(summary)
-        row = _configuration(cell, named)
-        for protocol in study.evaluate.protocols:
+        row = _configuration(cell.cell, grid.axes)
+        for protocol in evaluate.protocols:
             rows.append(
                 {
                     **row,
                     "protocol": protocol,
-                    "seed": cell.seed,
+                    "seed": cell.cell.seed,
                     "accuracy": math.nan if hole else accuracies[protocol],
                     "hole": hole,
                 }
@@ -130,8 +128,8 @@ def aggregate(accuracies: pd.DataFrame) -> pd.DataFrame:
     return groups.apply(over_seeds).reset_index()
 
 
-def beside_published(table: pd.DataFrame, study: Study, file: Path) -> pd.DataFrame:
-    """Add the published accuracies of each row, and our mean minus each, in percentage points.
+def beside_published(table: pd.DataFrame, grid: Grid, file: Path) -> pd.DataFrame:
+    """The table with what was published for its rows, and ours less that, in points.
 
     They are the columns ``published`` (values, each with its paper and protocol) and
     ``difference``. The table stays as it is if nothing was published for any row. A number for the
@@ -139,24 +137,18 @@ def beside_published(table: pd.DataFrame, study: Study, file: Path) -> pd.DataFr
 
     Args:
         table: of ``aggregate``.
-        study: the study.
+        grid: the study's.
         file: the published numbers.
     """
-    names = axes(study)
-    configurations = {
-        tuple({**_configuration(cell, names), "protocol": protocol}.items()): (cell, protocol)
-        for cell in cells(study).values()
-        for protocol in study.evaluate.protocols
-    }  # once for all seeds
-    sources = pd.DataFrame(
-        {**dict(configuration), "sources": matches(study, *of, file).to_dict("records")}
-        for configuration, of in configurations.items()
-    )
-    keys = [name for name in sources if name != "sources"]
-    merged = table.merge(sources, on=keys, how="left", validate="one_to_one")
-    comparable = [
-        [source for source in row if is_best or source["temperature"] != TUNED]
-        for row, is_best in zip(merged["sources"], _best_temperature(table), strict=True)
+    found: dict[tuple[Any, ...], pd.DataFrame] = {}
+    for cell in grid.cells.values():
+        for protocol in grid.study.evaluate.protocols:
+            key = (*_configuration(cell.cell, grid.axes).values(), protocol)
+            if key not in found:  # once for all seeds
+                found[key] = matches(grid.study, cell.cell, protocol, file)
+    shown = [
+        rows if best else rows[rows["temperature"] != TUNED]
+        for rows, best in zip(found.values(), _best_temperature(table), strict=True)
     ]
     if not any(comparable):
         return table

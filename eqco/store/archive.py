@@ -12,44 +12,40 @@ from typing import Any
 from eqco.errors import InputError
 from eqco.runtime.files import write
 from eqco.store.cells import FILES, Files, mismatch, read_files
-from eqco.study.protocols import Evaluate
+from eqco.study.grid import Grid
 
 KEPT = "cells.jsonl"
 
 
-def keep(hashes: dict[str, str], evaluate: Evaluate, results: Path) -> int:
-    """Write the file, of the cells that are finished; returns how many.
-
-    Arguments as for ``finished``. Raises InputError.
-    """
+def keep(grid: Grid, results: Path) -> int:
+    """Write the file, of the cells that are finished; returns how many. Raises InputError."""
     # no key sorted: provenance.json is written in their order
     lines = [
         json.dumps({"cell": path, **files}, separators=(",", ":")) + "\n"
-        for path, files in finished(hashes, evaluate, results).items()
+        for path, files in finished(grid, results).items()
     ]
     write(results / KEPT, "".join(lines))
     return len(lines)
 
 
-def finished(hashes: dict[str, str], evaluate: Evaluate, results: Path) -> dict[str, Files]:
-    """The files, by its path, of every cell that is finished with the study's parameters.
+def finished(grid: Grid, results: Path) -> dict[str, Files]:
+    """What the table reads of every cell that is finished with the study's parameters, by its path.
 
     Args:
-        hashes: ``grid.hashes`` of the study.
-        evaluate: the study's settings of the evaluations.
+        grid: the study's.
         results: its folder, which holds ``cells/``, or what was kept of it.
 
     Raises:
         InputError: when a file is damaged.
     """
-    found = stand_ins(hashes, evaluate, results)
-    for path, config in hashes.items():
+    found = stand_ins(grid, results)
+    for path, cell in grid.cells.items():
         folder = results / "cells" / path
         if all((folder / name).exists() for name in FILES):
             files = read_files(folder)
-            if not mismatch(files, config, evaluate):
+            if not mismatch(files, cell.hash, grid.study.evaluate):
                 found[path] = files
-    return {path: found[path] for path in hashes if path in found}
+    return {path: found[path] for path in grid.cells if path in found}
 
 
 def read_kept(results: Path) -> dict[str, Files]:
@@ -72,8 +68,8 @@ def read_kept(results: Path) -> dict[str, Files]:
     return kept
 
 
-def stand_ins(hashes: dict[str, str], evaluate: Evaluate, results: Path) -> dict[str, Files]:
-    """The archived files, by its path, of every cell without a folder: these cells need not run.
+def stand_ins(grid: Grid, results: Path) -> dict[str, Files]:
+    """What was kept of the cells that have no folder, by their paths: these need not run.
 
     Nothing stands in for a cell whose parameters, or settings of the evaluations, have changed.
     Arguments as for ``finished``. Raises InputError.
@@ -81,8 +77,8 @@ def stand_ins(hashes: dict[str, str], evaluate: Evaluate, results: Path) -> dict
     kept = read_kept(results)
     return {
         path: kept[path]
-        for path, config in hashes.items()
+        for path, cell in grid.cells.items()
         if path in kept
         and not (results / "cells" / path).exists()
-        and not mismatch(kept[path], config, evaluate)
+        and not mismatch(kept[path], cell.hash, grid.study.evaluate)
     }

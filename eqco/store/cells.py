@@ -126,7 +126,7 @@ def read_files(folder: Path) -> Files:
 
 
 def read_cell(
-    folder: Path, config: str, evaluate: Evaluate, kept: Files | None = None
+    folder: Path, expected_hash: str, evaluate: Evaluate, kept: Files | None = None
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """The summary of a cell's pretraining, and its accuracies (percent) by protocol.
 
@@ -135,7 +135,7 @@ def read_cell(
 
     Args:
         folder: of the cell.
-        config: the hash of the configuration that the study resolves to for it.
+        expected_hash: of the configuration that the study resolves to for the cell.
         evaluate: the study's settings of the evaluations.
         kept: of ``kept.stand_ins``, in place of the folder.
 
@@ -144,7 +144,7 @@ def read_cell(
             evaluation rates another encoder than the cell's.
     """
     files = kept or read_files(folder)
-    if wrong := mismatch(files, config, evaluate):
+    if wrong := mismatch(files, expected_hash, evaluate):
         name, key, found, expected = wrong
         raise InputError(
             f"{folder / name}: {key}: {found}: belongs to another run, the table "

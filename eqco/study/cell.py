@@ -1,10 +1,26 @@
 """The grid's parts: a block, whose lists span it, and a cell, one point of it."""
 
-from typing import Annotated
+from collections.abc import Iterator
+from itertools import product
+from typing import Annotated, NamedTuple
 
 from pydantic import Field
 
 from eqco.study.fields import Count, Loss, Margin, Method, NotNegative, Positive, Section
+from eqco.study.recipe import Pretrain
+
+AXES = {  # of a cell, in the order of its path, and the block's key that lists their values
+    "method": "methods",
+    "loss": "losses",
+    "negatives": "negatives",
+    "margin": "margins",
+    "alpha": "alphas",
+    "temperature": "temperatures",
+    "batch": "batches",
+    "lr": "lrs",
+    "weight_decay": "weight_decays",
+    "seed": "seeds",
+}
 
 
 class Block(Section):
@@ -55,3 +71,62 @@ class Cell(Section):
         exclude_if=lambda decay: decay is None,  # cells from before this axis keep their hashes
     )
     seed: int
+
+
+class Place(NamedTuple):
+    """A cell, its path and the number of the block that holds it."""
+
+    block: int
+    path: str
+    cell: Cell
+
+
+def axes(blocks: list[Block]) -> list[str]:
+    """The axes in the path of each cell, in order.
+
+    Method, negatives, margin and seed are always there; the others if a block lists values for
+    them.
+    """
+    always = ("methods", "negatives", "margins", "seeds")
+    return [
+        name
+        for name, key in AXES.items()
+        if key in always or any(getattr(block, key) for block in blocks)
+    ]
+
+
+def text(value: str | float) -> str:
+    """The text of an axis value in paths and tables: ``simo``, ``16``, ``0.2``, ``inf``."""
+    return value if isinstance(value, str) else f"{value:.12g}"
+
+
+def expand(
+    blocks: list[Block], recipe: Pretrain, alpha: float, temperature: float
+) -> Iterator[Place]:
+    """The cells of a grid: every combination of each block's lists, in the file's order.
+
+    Args:
+        blocks: the blocks of the grid.
+        recipe: batch, learning rate and weight decay of a block that lists none.
+        alpha: α of a block that lists none.
+        temperature: τ of a block that lists none.
+    """
+    path_axes = axes(blocks)
+    defaults: dict[str, str | float] = {
+        "loss": "info-nce",
+        "alpha": alpha,
+        "temperature": temperature,
+        "batch": recipe.batch,
+        "lr": recipe.lr,
+        "weight_decay": recipe.weight_decay,
+    }
+    for b, block in enumerate(blocks):
+        lists = [getattr(block, key) or [defaults[name]] for name, key in AXES.items()]
+        for combination in product(*lists):
+            values: dict[str, str | float] = dict(zip(AXES, combination, strict=True))
+            path = "/".join(f"{name}~{text(values[name])}" for name in path_axes)
+            if values["margin"] != "eqco":  # only EqCo's margin reads α
+                del values["alpha"]
+            if "weight_decay" not in path_axes:
+                del values["weight_decay"]
+            yield Place(b, path, Cell.model_validate({"alpha": None, **values}))

@@ -6,6 +6,7 @@ A rule yields a problem for each breach: the key, its value, and what is allowed
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from eqco.study.cell import Cell
 from eqco.study.methods import METHODS
 
 if TYPE_CHECKING:
@@ -74,6 +75,16 @@ def margins_of_info_nce_alone(study: "Study") -> Iterator[Problem]:
                 yield f"grid.{b}.losses.{i}", loss, "has no margin: margins must be [0]"
 
 
+def each_cell_once(study: "Study") -> Iterator[Problem]:
+    """A cell stands in the grid only once."""
+    block_of: dict[Cell, int] = {}
+    for b, path, cell in study.places():
+        if cell in block_of:
+            allowed = f"is in grid.{block_of[cell]} already; a cell may stand in the grid only once"
+            yield f"grid.{b}", path, allowed
+        block_of[cell] = b
+
+
 RULES: tuple[Callable[["Study"], Iterator[Problem]], ...] = (
     batches_fit_the_data,
     batches_split_evenly,
@@ -82,6 +93,7 @@ RULES: tuple[Callable[["Study"], Iterator[Problem]], ...] = (
     key_encoders,
     support_set,
     margins_of_info_nce_alone,
+    each_cell_once,
 )
 
 

@@ -5,12 +5,13 @@ one source: ``params/schema.json`` is generated from them, for editors.
 """
 
 import hashlib
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
 from eqco.runtime.files import canonical
-from eqco.study.cell import Block, Cell
+from eqco.study.cell import Block, Cell, Place, expand
 from eqco.study.datasets import Data
 from eqco.study.fields import Name, Positive, Section, refuse
 from eqco.study.protocols import Evaluate
@@ -40,6 +41,10 @@ class Study(Section):
         return self
 
         return self
+
+    def places(self) -> Iterator[Place]:
+        """Every cell of the grid with its path, in the order of the study file."""
+        return expand(self.grid, self.pretrain, self.alpha, self.temperature)
 
     def resolve(self, cell: Cell) -> dict[str, Any]:
         """Everything that the pretraining of ``cell`` depends on, as plain values."""

@@ -12,11 +12,10 @@ from snakemake.utils import Paramspace
 from eqco.runtime import gpus
 from eqco.errors import InputError
 from eqco.runtime.files import write
-from eqco.study.grid import cells, hashes
+from eqco.study.grid import Grid
 from eqco.store.archive import KEPT, stand_ins
 from eqco.runtime.files import canonical
 from eqco.study.load import load_study, parse_study
-from eqco.study.study import config_hash
 from eqco.study.quick import quick
 
 # What the commands run in; see the file.
@@ -43,11 +42,12 @@ try:
         study_file = f"{ROOT}/results/{STUDY.study}/study.yaml"
         if workflow.is_main_process:
             write(Path(study_file), yaml.safe_dump(STUDY.model_dump(mode="json")))
-    CELLS = cells(STUDY, study_file)
 except InputError as error:
     raise WorkflowError(str(error))
 
-CONFIG_HASH = hashes(STUDY, CELLS)
+GRID = Grid(STUDY)
+CELLS = GRID.cells
+CONFIG_HASH = {path: cell.hash for path, cell in CELLS.items()}
 study_file = os.path.abspath(study_file)
 
 
@@ -58,7 +58,7 @@ workdir: f"{ROOT}/results/{STUDY.study}"
 
 # What was kept (`python -m eqco keep`) of cells without a folder: they need not run for the table.
 try:
-    STAND_INS = stand_ins(CONFIG_HASH, STUDY.evaluate, Path())
+    STAND_INS = stand_ins(GRID, Path())
 except InputError as error:
     raise WorkflowError(f"results/{STUDY.study}/{error}")
 
