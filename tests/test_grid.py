@@ -1,5 +1,7 @@
 """Cells of a grid: how many, unique, and where."""
 
+import math
+
 import pandas as pd
 import pytest
 from helpers import cells
@@ -8,7 +10,8 @@ from hypothesis import strategies as st
 from snakemake.utils import Paramspace
 
 from eqco.errors import InputError
-from eqco.study.cell import text
+from eqco.losses import eqco_margin
+from eqco.study.cell import Cell, text
 from eqco.study.grid import Grid
 from eqco.study.load import parse_study
 from eqco.study.study import config_hash
@@ -137,3 +140,25 @@ def test_values_as_text(value, expected):
 
 def test_infinity_as_text():
     assert text(float("inf")) == "inf"
+
+
+@given(
+    negatives=st.integers(1, 2**20),
+    alpha=st.floats(1e-3, 1e6),
+    temperature=st.floats(0.01, 10),
+)
+def test_the_margin_of_a_cell_is_the_losses_margin(negatives, alpha, temperature):
+    values = {"method": "moco", "batch": 2, "lr": 1, "seed": 0, "negatives": negatives}
+    cell = Cell(margin="eqco", alpha=alpha, temperature=temperature, **values)
+    assert cell.m == eqco_margin(negatives, alpha, temperature)
+    assert cell.effective_alpha == alpha
+    number = Cell(margin=cell.m, alpha=None, temperature=temperature, **values)
+    assert number.m == cell.m
+    assert number.effective_alpha == pytest.approx(alpha)
+
+
+def test_the_effective_alpha_without_a_margin_and_with_an_infinite_one():
+    values = {"method": "moco", "batch": 2, "lr": 1, "seed": 0, "negatives": 16}
+    plain, dcl = (Cell(margin=m, alpha=None, temperature=0.2, **values) for m in (0, math.inf))
+    assert (plain.m, plain.effective_alpha) == (0, 16)
+    assert (dcl.m, dcl.effective_alpha) == (math.inf, math.inf)

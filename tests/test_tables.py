@@ -122,7 +122,7 @@ def test_alpha_is_the_effective_number_of_negatives(margin, alpha, expected):
         lr=0.1,
         seed=0,
     )
-    assert tables.effective_alpha(cell) == pytest.approx(expected)
+    assert cell.effective_alpha == pytest.approx(expected)
 
 
 def test_the_figure_is_drawn_and_repeats_to_the_byte(accuracies, tmp_path):
@@ -170,4 +170,4 @@ def test_a_margin_too_large_for_the_exponential_is_an_infinite_alpha():
         lr=0.1,
         seed=0,
     )
-    assert tables.effective_alpha(cell) == math.inf
+    assert cell.effective_alpha == math.inf

@@ -316,10 +316,13 @@ def status(study: StudyFile, results: ResultsFolder = None) -> None:
 @app.command("schema")
 def print_schema() -> None:
     """Print the JSON schema of a study file, as in params/schema.json."""
+    from eqco.study.load import schema
+
     print(schema(), end="")
 
 
 def _read(study: Path) -> "Study":
+    from eqco.study.load import load_study
 
     return load_study(study)
 

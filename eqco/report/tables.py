@@ -22,21 +22,6 @@ HOLES = ("failed", "missing")  # keys of a summary that say why a cell has no ac
 SYMBOLS = ("negatives", "margin", "alpha", "temperature", "seeds", "values")
 
 
-def effective_alpha(cell: Cell) -> float:
-    """The effective number of negatives α = K exp(m/τ): InfoNCE with α negatives weighs alike.
-
-    EqCo's own α for margin ``eqco``; K for margin 0; infinite for margin ∞ (DCL). Other losses than
-    InfoNCE have none.
-    """
-    if cell.margin == "eqco":
-        assert cell.alpha is not None
-        return cell.alpha
-    try:
-        return cell.negatives * math.exp(cell.margin / cell.temperature)
-    except OverflowError:
-        return math.inf
-
-
 def read_study(
     grid: Grid, results: Path, *, unfinished: bool = False
 ) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
@@ -91,7 +76,7 @@ def _configuration(cell: Cell, named: list[str]) -> dict[str, int | str]:
         "loss": cell.loss,
         "negatives": cell.negatives,
         "margin": text(cell.margin) if has_margin else "",
-        "alpha": text(effective_alpha(cell)) if has_margin else "",
+        "alpha": text(cell.effective_alpha) if has_margin else "",
         "temperature": text(cell.temperature),
         "batch": cell.batch,
         "lr": text(cell.lr),

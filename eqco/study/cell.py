@@ -1,5 +1,6 @@
 """The grid's parts: a block, whose lists span it, and a cell, one point of it."""
 
+import math
 from collections.abc import Iterator
 from itertools import product
 from typing import Annotated, NamedTuple
@@ -71,6 +72,29 @@ class Cell(Section):
         exclude_if=lambda decay: decay is None,  # cells from before this axis keep their hashes
     )
     seed: int
+
+    @property
+    def m(self) -> float:
+        """The margin m as a number: EqCo's is τ log(α/K) (arXiv 2010.01929), DCL's is infinite."""
+        if self.margin == "eqco":
+            assert self.alpha is not None, "a cell with EqCo's margin has an α"
+            return self.temperature * math.log(self.alpha / self.negatives)
+        return self.margin
+
+    @property
+    def effective_alpha(self) -> float:
+        """α = K exp(m/τ): InfoNCE without a margin has the same weight at α negatives.
+
+        EqCo's own α for its margin, K for margin 0, infinite for DCL. It has no meaning for the
+        other losses.
+        """
+        if self.margin == "eqco":
+            assert self.alpha is not None, "a cell with EqCo's margin has an α"
+            return self.alpha  # without the rounding of log and exp
+        try:
+            return self.negatives * math.exp(self.m / self.temperature)
+        except OverflowError:
+            return math.inf
 
 
 class Place(NamedTuple):

@@ -11,7 +11,7 @@ from torch import Tensor
 from eqco.losses import Negatives
 from eqco.study.cell import Cell
 from eqco.study.recipe import LossSettings
-from eqco.training.objective import margin, weights
+from eqco.training.objective import weights
 
 NAMES = ("weight", "weight_cv", "positive", "negative", "gradient")
 
@@ -49,7 +49,7 @@ def bound(cell: Cell, loss: float) -> float | None:
     only if m ≤ 0 or K is large. With α > K and few negatives it overstates the information: for
     Gaussians of 2 nats it gives 2.99 at K = 2, α = 256. None for losses without a finite margin.
     """
-    if cell.loss != "info-nce" or margin(cell) == math.inf:
+    if cell.loss != "info-nce" or cell.m == math.inf:
         return None
-    exponent = math.log(cell.negatives) + margin(cell) / cell.temperature
+    exponent = math.log(cell.negatives) + cell.m / cell.temperature
     return max(exponent, 0.0) + math.log1p(math.exp(-abs(exponent))) - loss

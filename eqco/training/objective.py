@@ -5,7 +5,7 @@ from functools import partial
 
 from torch import Tensor
 
-from eqco.losses import Negatives, dcl, dclw, dual_temperature, eqco_margin, info_nce, weight
+from eqco.losses import Negatives, dcl, dclw, dual_temperature, info_nce, weight
 from eqco.study.cell import Cell
 from eqco.study.recipe import LossSettings
 
@@ -31,15 +31,7 @@ def objective(cell: Cell, settings: LossSettings) -> Objective:
         case "dcl-rescaled":
             return lambda s0, s: dcl(s0, s, temperature=tau) * _mean_weight(s0, s, tau)
         case _:
-            return partial(info_nce, temperature=tau, margin=margin(cell))
-
-
-def margin(cell: Cell) -> float:
-    """The cell's margin as a number; EqCo's follows from K, α and τ."""
-    if cell.margin == "eqco":
-        assert cell.alpha is not None, "a cell with EqCo's margin has an α"
-        return eqco_margin(cell.negatives, cell.alpha, cell.temperature)
-    return cell.margin
+            return partial(info_nce, temperature=tau, margin=cell.m)
 
 
 def weights(
@@ -58,7 +50,7 @@ def weights(
     if cell.loss == "dclw":
         return None
     tau = settings.inter if cell.loss == "dual-temperature" else cell.temperature
-    m = margin(cell) if cell.loss == "info-nce" else 0.0
+    m = cell.m if cell.loss == "info-nce" else 0.0
     w = weight(positive, negatives, temperature=tau, margin=m)
     match cell.loss:
         case "info-nce-rescaled":
