@@ -14,7 +14,6 @@ include: "workflow/rules/hooks.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/cells.smk"
 include: "workflow/rules/table.smk"
-include: "workflow/rules/guard.smk"
 
 
 report: "workflow/report/workflow.rst"

@@ -8,7 +8,7 @@ from torch import nn
 
 from eqco.errors import InputError
 from eqco.study.load import load_study
-from eqco.study.quick import quick
+from eqco.study.quick import shrink
 from eqco.study.study import Study
 from eqco.training import cost as memory
 
@@ -20,7 +20,7 @@ def recipe(name: str) -> Study:
 @pytest.mark.parametrize("name", ["demo", "moco-cifar10-demo", "simclr-dcl-cifar10"])
 def test_what_the_encoder_keeps_is_what_training_keeps(name):
     """On real tensors in train mode, a small batch: each view's kept bytes, all storages once."""
-    study = quick(recipe(name))
+    study = shrink(recipe(name))
     cell = next(iter(cells(study).values()))
     encoder = memory.Encoder(study.network, study.data.channels).train()
     side, kept = study.data.size, {}
@@ -40,7 +40,7 @@ def test_what_the_encoder_keeps_is_what_training_keeps(name):
 
 def test_it_can_be_asked_for_any_number_of_ranks():
     """Also where a share has fewer images than batch norm has groups."""
-    study = quick(recipe("moco-v2-imagenet"))
+    study = shrink(recipe("moco-v2-imagenet"))
     (cell,) = cells(study).values()
     needed = [memory.estimate(study, cell, ranks) for ranks in (1, 2, 4, 8)]
     assert needed == sorted(needed, reverse=True)

@@ -13,7 +13,7 @@ import pytest
 from helpers import ROOT, cells, copy_project, image_folder
 
 from eqco.study.load import load_study
-from eqco.study.quick import quick
+from eqco.study.quick import shrink
 
 pytestmark = pytest.mark.usefixtures("fork_server")
 
@@ -56,7 +56,7 @@ def snakemake(folder: Path, *arguments: str) -> str:
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_quick_is_a_study_that_keeps_methods_and_losses(path):
     study = load_study(path)
-    small = quick(study)
+    small = shrink(study)
     assert small.network == study.network
     assert small.pretrain.precision == "float32"  # many CPUs emulate bfloat16
     assert small.augment == study.augment
@@ -80,7 +80,7 @@ def test_a_dry_run_as_it_is(path, project):
     ],
 )
 def test_a_quick_run_from_images_to_table(path, project):
-    small, start = quick(load_study(path)), time.monotonic()
+    small, start = shrink(load_study(path)), time.monotonic()
     options = ["--configfile", f"params/{path.name}", "--config", "quick=true"]
     snakemake(project, *options, "--cores", "2")
     print(f"{path.stem}: {len(cells(small))} cells in {time.monotonic() - start:.0f} s")

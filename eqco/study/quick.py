@@ -19,7 +19,7 @@ BATCH = 16
 QUEUE = 64
 
 
-def quick(study: Study) -> Study:
+def shrink(study: Study) -> Study:
     """The study with few images, small, in small batches, two epochs; network and recipe stay.
 
     Of every axis but method, loss and margin the first value is left, as far as it is possible at

@@ -1,3 +1,6 @@
+from eqco.runtime.files import canonical
+
+
 # Each step is a command of the installed package: an edit of its source re-runs nothing. What a
 # cell depends on is in `params`: the hash of its resolved configuration, the protocols' settings.
 rule pretrain:
@@ -9,15 +12,13 @@ rule pretrain:
         summary=f"{CELL_FOLDER}/pretrain.json",
     log:
         f"{CELL_FOLDER}/pretrain.log",
-    conda:
-        ENVIRONMENT
     threads: 1
     resources:
         gpus=1,
     params:
-        study=STUDY_FILE,
+        study=PLAN.study_file,
         cell=CELL,
-        hash=expected_hash,
+        hash=lambda wildcards: PLAN.hash(CELL.format(**wildcards)),
     shell:
         "python -m eqco pretrain {params.study:q} --cell {params.cell:q} --expect {params.hash}"
         " --data $(dirname {input.manifest:q}) --out $(dirname {output.encoder:q})"
@@ -32,17 +33,15 @@ rule linear_eval:
     log:
         f"{CELL_FOLDER}/linear.log",
     priority: 1  # before the next pretraining: cells are finished one by one
-    conda:
-        ENVIRONMENT
     threads: 1
     resources:
         gpus=1,
     params:
-        study=STUDY_FILE,
+        study=PLAN.study_file,
         cell=CELL,
-        data=DATA,
-        linear=canonical(STUDY.evaluate.linear.model_dump()),
-        linear_lbfgs=canonical(STUDY.evaluate.model_dump()["linear_lbfgs"]),
+        data=PLAN.data,
+        linear=canonical(PLAN.study.evaluate.linear.model_dump()),
+        linear_lbfgs=canonical(PLAN.study.evaluate.model_dump()["linear_lbfgs"]),
     shell:
         "python -m eqco linear-eval {params.study:q} --encoder {input.encoder:q}"
         " --data {params.data:q} --out {output:q} --state state/{params.cell:q}"
@@ -57,15 +56,13 @@ rule knn_eval:
     log:
         f"{CELL_FOLDER}/knn.log",
     priority: 1
-    conda:
-        ENVIRONMENT
     threads: 1
     resources:
         gpus=1,
     params:
-        study=STUDY_FILE,
-        data=DATA,
-        knn=canonical(STUDY.evaluate.knn.model_dump()),
+        study=PLAN.study_file,
+        data=PLAN.data,
+        knn=canonical(PLAN.study.evaluate.knn.model_dump()),
     shell:
         "python -m eqco knn-eval {params.study:q} --encoder {input.encoder:q}"
         " --data {params.data:q} --out {output:q}"

@@ -1,15 +1,21 @@
+import os
+import shlex
+
+from eqco.runtime.files import canonical
+
+
 rule prepare:
     output:
-        manifest=f"{DATA}/MANIFEST.json",
-        splits=expand("{data}/{split}.safetensors", data=DATA, split=["train", "test"]),
+        manifest=f"{PLAN.data}/MANIFEST.json",
+        splits=expand(
+            "{data}/{split}.safetensors", data=PLAN.data, split=["train", "test"]
+        ),
     log:
         "logs/prepare.log",
-    conda:
-        ENVIRONMENT
     params:
-        study=STUDY_FILE,
-        data=canonical(STUDY.data.model_dump(exclude={"train_images"})),
+        study=PLAN.study_file,
+        data=canonical(PLAN.study.data.model_dump(exclude={"train_images"})),
     shell:
         # from the root: a study names its images' folder from there
-        f"(cd {os.path.relpath(ROOT)} && python -m eqco prepare"
-        f" {shlex.quote(os.path.relpath(study_file, ROOT))} --out data/{STUDY.data.name}) > {{log:q}} 2>&1"
+        f"(cd {PLAN.from_folder(PLAN.root)} && python -m eqco prepare"
+        f" {shlex.quote(os.path.relpath(PLAN.file, PLAN.root))} --out data/{PLAN.study.data.name}) > {{log:q}} 2>&1"

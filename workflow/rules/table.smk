@@ -1,12 +1,17 @@
+import os
+
+from eqco.store.archive import KEPT
+
+
 rule table:
     input:
         cells=expand(
             "cells/{cell}/{file}",
-            cell=[cell for cell in CELLS if cell not in STAND_INS],
+            cell=PLAN.cells_to_run,
             file=["pretrain.json", "linear.json", "knn.json"],
         ),
-        kept=KEPT if STAND_INS else [],
-        published=PUBLISHED if os.path.exists(PUBLISHED) else [],
+        kept=KEPT if PLAN.archived else [],
+        published=PLAN.published if os.path.exists(PLAN.published) else [],
     output:
         csv=report(
             "table.csv",
@@ -31,16 +36,14 @@ rule table:
             caption="../report/provenance.rst",
         ),
         # Not in git: a clone makes a table from what was kept once, and does not believe its own.
-        made=touch("logs/table.made") if STAND_INS else [],
+        made=touch("logs/table.made") if PLAN.archived else [],
     log:
         "logs/table.log",
-    conda:
-        ENVIRONMENT
     params:
-        study=STUDY_FILE,
-        kept=list(STAND_INS),
+        study=PLAN.study_file,
+        kept=list(PLAN.archived),
     shell:
-        f"python -m eqco table {{params.study:q}} --results . --published {PUBLISHED}"
+        f"python -m eqco table {{params.study:q}} --results . --published {PLAN.published}"
         " > {log:q} 2>&1"
 
 
@@ -56,11 +59,9 @@ rule report:
         ),
     log:
         "logs/report.log",
-    conda:
-        ENVIRONMENT
     params:
-        study=STUDY_FILE,
-        kept=list(STAND_INS),
+        study=PLAN.study_file,
+        kept=list(PLAN.archived),
     shell:
-        f"python -m eqco report {{params.study:q}} --results . --published {PUBLISHED}"
+        f"python -m eqco report {{params.study:q}} --results . --published {PLAN.published}"
         " > {log:q} 2>&1"
