@@ -38,7 +38,6 @@ lint: $(VENV)/installed
 	$(BIN)/ruff format --check
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/mypy
-	$(BIN)/snakemake --lint
 
 # Measure this machine: benchmarks/results/<date>-<machine>.json and .md; half an hour, alone.
 DATA ?= data/raw/cifar10-jpeg.tar.xz
