@@ -4,7 +4,7 @@ import math
 
 import pandas as pd
 import pytest
-from helpers import cells
+from helpers import cells, with_values
 from hypothesis import given
 from hypothesis import strategies as st
 from snakemake.utils import Paramspace
@@ -14,6 +14,7 @@ from eqco.losses import eqco_margin
 from eqco.study.cell import Cell, text
 from eqco.study.grid import Grid
 from eqco.study.load import parse_study
+from eqco.study.methods import METHODS
 from eqco.study.study import config_hash
 
 
@@ -140,6 +141,55 @@ def test_values_as_text(value, expected):
 
 def test_infinity_as_text():
     assert text(float("inf")) == "inf"
+
+
+@given(
+    methods=lists(st.sampled_from(list(METHODS))),
+    batches=lists(st.integers(2, 256)),
+    queue=st.integers(1, 100),
+)
+def test_all_negatives_are_a_block_for_each_method_and_batch(tiny_values, methods, batches, queue):
+    """In the order of batches: what such studies were written as."""
+    block = {"methods": methods, "negatives": "all", "margins": [0, "eqco"], "seeds": [0, 1]}
+    values = with_values(tiny_values, {"pretrain.queue": queue})
+    every = parse_study({**values, "grid": [{**block, "batches": batches}]}, "x")
+    blocks = [
+        {
+            **block,
+            "methods": [method],
+            "negatives": [METHODS[method].candidates(batch, queue)],
+            "batches": [batch],
+        }
+        for batch in batches
+        for method in methods
+    ]
+    assert Grid(every).cells == Grid(parse_study({**values, "grid": blocks}, "x")).cells
+
+
+@given(
+    batches=lists(st.integers(2, 256)),
+    lr=st.floats(1e-4, 10),
+    lr_per=st.integers(1, 1024),
+)
+def test_the_linear_scaling_rule_is_a_learning_rate_for_each_batch(
+    tiny_values, batches, lr, lr_per
+):
+    block = {"methods": ["moco"], "negatives": [1], "margins": [0, "eqco"], "seeds": [0, 1]}
+    values = with_values(tiny_values, {"pretrain.lr": lr})
+    blocks = [{**block, "batches": [n], "lrs": [lr * n / lr_per]} for n in batches]
+    listed = Grid(parse_study({**values, "grid": blocks}, "x"))
+    by_rule = with_values(values, {"pretrain.lr_per": lr_per})
+    scaled = parse_study({**by_rule, "grid": [{**block, "batches": batches}]}, "x")
+    assert Grid(scaled).cells == listed.cells
+    of_lrs = {**by_rule, "pretrain": {**by_rule["pretrain"], "lr": 1}}
+    scaled = parse_study({**of_lrs, "grid": [{**block, "batches": batches, "lrs": [lr]}]}, "x")
+    assert Grid(scaled).cells == listed.cells
+
+
+def test_the_linear_scaling_rule_with_the_recipes_batch_alone(study_with):
+    cell = next(iter(Grid(study_with({"pretrain.lr_per": 128})).cells.values()))
+    assert cell.cell.lr == 0.01 * 256 / 128
+    assert "/lr~" not in cell.path
 
 
 @given(

@@ -3,11 +3,12 @@
 import math
 from collections.abc import Iterator
 from itertools import product
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from eqco.study.fields import Count, Loss, Margin, Method, NotNegative, Positive, Section
+from eqco.study.methods import METHODS
 from eqco.study.recipe import Pretrain
 
 AXES = {  # of a cell, in the order of its path, and the block's key that lists their values
@@ -24,11 +25,24 @@ AXES = {  # of a cell, in the order of its path, and the block's key that lists 
 }
 
 
+def _kind(negatives: Any) -> str:
+    return "all" if isinstance(negatives, str) else "list"
+
+
+Negatives = Annotated[
+    Annotated[Literal["all"], Tag("all")]
+    | Annotated[list[Count], Field(min_length=1), Tag("list")],
+    Discriminator(_kind),  # one error for a mistake, not one for each alternative
+]
+
+
 class Block(Section):
     """A block of the grid: every combination of its lists is a cell."""
 
     methods: Annotated[list[Method], Field(min_length=1)]
-    negatives: Annotated[list[Count], Field(min_length=1)] = Field(description="K, per query")
+    negatives: Negatives = Field(
+        description="K, per query; all: every negative that a method can draw at the batch"
+    )
     margins: Annotated[list[Margin], Field(min_length=1)] = Field(
         description="m: 0 (InfoNCE), a number, eqco (τ log(α/K)), inf (DCL)"
     )
@@ -105,18 +119,16 @@ class Place(NamedTuple):
     cell: Cell
 
 
-def axes(blocks: list[Block]) -> list[str]:
+def axes(blocks: list[Block], recipe: Pretrain) -> list[str]:
     """The axes in the path of each cell, in order.
 
     Method, negatives, margin and seed are always there; the others if a block lists values for
-    them.
+    them; the learning rate also if it follows the batch, and a block lists batches.
     """
-    always = ("methods", "negatives", "margins", "seeds")
-    return [
-        name
-        for name, key in AXES.items()
-        if key in always or any(getattr(block, key) for block in blocks)
-    ]
+    listed = {key for block in blocks for key in AXES.values() if getattr(block, key)}
+    if recipe.lr_per and "batches" in listed:
+        listed.add("lrs")
+    return [name for name, key in AXES.items() if key in listed]
 
 
 def text(value: str | float) -> str:
@@ -129,13 +141,16 @@ def expand(
 ) -> Iterator[Place]:
     """The cells of a grid: every combination of each block's lists, in the file's order.
 
+    The batch is the outermost axis of a block, since K and the learning rate may follow it.
+
     Args:
         blocks: the blocks of the grid.
-        recipe: batch, learning rate and weight decay of a block that lists none.
+        recipe: batch, learning rate and weight decay of a block that lists none; the length of the
+            queue; the linear scaling rule.
         alpha: α of a block that lists none.
         temperature: τ of a block that lists none.
     """
-    path_axes = axes(blocks)
+    path_axes = axes(blocks, recipe)
     defaults: dict[str, str | float] = {
         "loss": "info-nce",
         "alpha": alpha,
@@ -145,12 +160,19 @@ def expand(
         "weight_decay": recipe.weight_decay,
     }
     for b, block in enumerate(blocks):
-        lists = [getattr(block, key) or [defaults[name]] for name, key in AXES.items()]
-        for combination in product(*lists):
-            values: dict[str, str | float] = dict(zip(AXES, combination, strict=True))
-            path = "/".join(f"{name}~{text(values[name])}" for name in path_axes)
-            if values["margin"] != "eqco":  # only EqCo's margin reads α
-                del values["alpha"]
-            if "weight_decay" not in path_axes:
-                del values["weight_decay"]
-            yield Place(b, path, Cell.model_validate({"alpha": None, **values}))
+        for batch in block.batches or [recipe.batch]:
+            lists = {name: getattr(block, key) or [defaults[name]] for name, key in AXES.items()}
+            lists["batch"] = [batch]
+            lists["lr"] = [recipe.scaled(lr, batch) for lr in lists["lr"]]
+            if block.negatives == "all":
+                lists["negatives"] = ["all"]
+            for combination in product(*lists.values()):
+                values = dict(zip(AXES, combination, strict=True))
+                if values["negatives"] == "all":
+                    values["negatives"] = METHODS[values["method"]].candidates(batch, recipe.queue)
+                path = "/".join(f"{name}~{text(values[name])}" for name in path_axes)
+                if values["margin"] != "eqco":  # only EqCo's margin reads α
+                    del values["alpha"]
+                if "weight_decay" not in path_axes:
+                    del values["weight_decay"]
+                yield Place(b, path, Cell.model_validate({"alpha": None, **values}))

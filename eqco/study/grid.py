@@ -28,7 +28,7 @@ class Grid:
 
     def __init__(self, study: Study) -> None:
         self.study = study
-        self.axes = axes(study.grid)
+        self.axes = axes(study.grid, study.pretrain)
 
     @cached_property
     def cells(self) -> dict[str, GridCell]:

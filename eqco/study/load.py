@@ -47,6 +47,7 @@ def _line(error: ErrorDetails) -> str:
     tags = {
         *("digits", "fashion-mnist", "image-folder", "jpeg-folder"),
         *("float", "literal['eqco']"),
+        *("all", "list"),
     }
     key = ".".join(str(part) for part in error["loc"] if part not in tags)
     message = error["msg"][:1].lower() + error["msg"][1:]

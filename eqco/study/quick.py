@@ -43,20 +43,23 @@ def shrink(study: Study) -> Study:
     rating["linear"] |= {"epochs": 2, "drops": [1], "batch": 32}
     if rating["linear_lbfgs"]:
         rating["linear_lbfgs"]["iterations"] = 5
-    small = (recipe["batch"], recipe["lr"], recipe["queue"])
+    small = (recipe["batch"], recipe["queue"])
     blocks = (_cells(block, *small) for block in study.grid)
     different = {canonical(cell): cell for cells in blocks for cell in cells}
     return parse_study({**values, "grid": list(different.values())}, f"{study.study}, quick")
 
 
-def _cells(block: Block, batch: int, lr: float, queue: int | None) -> list[dict[str, Any]]:
+def _cells(block: Block, batch: int, queue: int | None) -> list[dict[str, Any]]:
     """A block for each of its methods, losses and margins."""
     values = block.model_dump(mode="json")
     first = {key: some and some[:1] for key, some in values.items()}
-    if block.batches:  # and the rates that go with them become one
-        first |= {"batches": [batch], "lrs": block.lrs and [lr]}
-    most = [METHODS[method].candidates(batch, queue) or QUEUE for method in block.methods]
-    first["negatives"] = [min(block.negatives[0], *most)]
+    if block.batches:
+        first["batches"] = [batch]
+    if block.negatives == "all":
+        first["negatives"] = "all"
+    else:
+        most = [METHODS[method].candidates(batch, queue) or QUEUE for method in block.methods]
+        first["negatives"] = [min(block.negatives[0], *most)]
     return [
         {**first, "methods": [method], "losses": loss and [loss], "margins": [margin]}
         for method, loss, margin in product(

@@ -80,6 +80,12 @@ class Pretrain(Section):
     epochs: Count
     batch: Annotated[int, Field(ge=2)] = Field(description="N, images a step")
     lr: Positive
+    lr_per: Count | None = Field(
+        None,
+        description="images a step that lr is for: the learning rate of a batch of N is "
+        "lr x N / lr_per, the linear scaling rule; without it, lr for every N",
+        exclude_if=lambda images: images is None,  # a study without this key stays the same
+    )
     momentum: Annotated[Real, Field(ge=0, lt=1)] = 0.9
     weight_decay: NotNegative = 1e-4
     warmup_epochs: NotNegative = Field(
@@ -100,6 +106,10 @@ class Pretrain(Section):
     queue: Count | None = Field(
         None, description="length of moco's queue, K without it, or of nnclr's support set"
     )
+
+    def scaled(self, lr: float, batch: int) -> float:
+        """The learning rate of a batch: by the linear scaling rule if ``lr_per`` is given."""
+        return lr * batch / self.lr_per if self.lr_per else lr
 
 
 class LossSettings(Section):

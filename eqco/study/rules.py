@@ -36,12 +36,20 @@ def enough_candidates(study: "Study") -> Iterator[Problem]:
     queue = study.pretrain.queue
     for b, block in enumerate(study.grid):
         for batch in block.batches or [study.pretrain.batch]:
-            for i, k in enumerate(block.negatives):
+            for i, k in enumerate(block.negatives if block.negatives != "all" else []):
                 for method in block.methods:
                     most = METHODS[method].candidates(batch, queue)
                     if most is not None and k > most:
                         allowed = f"{method} allows 1 to {most}, the negatives to draw from"
                         yield f"grid.{b}.negatives.{i}", k, f"{allowed} at batch {batch}"
+
+
+def all_candidates(study: "Study") -> Iterator[Problem]:
+    """``negatives: all`` needs a method whose candidates are counted."""
+    for b, block in enumerate(study.grid):
+        for method in block.methods if block.negatives == "all" else []:
+            if METHODS[method].candidates(study.pretrain.batch, study.pretrain.queue) is None:
+                yield f"grid.{b}.negatives", "all", f"{method} needs pretrain.queue, its length"
 
 
 def symmetric_methods(study: "Study") -> Iterator[Problem]:
@@ -89,6 +97,7 @@ RULES: tuple[Callable[["Study"], Iterator[Problem]], ...] = (
     batches_fit_the_data,
     batches_split_evenly,
     enough_candidates,
+    all_candidates,
     symmetric_methods,
     key_encoders,
     support_set,

@@ -54,6 +54,7 @@ class Study(Section):
         for axis in ("batch", "lr", "weight_decay"):  # the cell's stand in place of the recipe's
             if getattr(cell, axis) is not None:
                 del parts["pretrain"][axis]
+        parts["pretrain"].pop("lr_per", None)  # the cell's learning rate follows from it
         reads_settings = cell.loss in ("dclw", "dual-temperature")
         settings = self.loss.model_dump(mode="json") if reads_settings else None
         return {**parts, "loss": settings, "cell": cell.model_dump(mode="json")}
