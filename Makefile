@@ -38,6 +38,7 @@ lint: $(VENV)/installed
 	$(BIN)/ruff format --check
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 # Measure this machine: benchmarks/results/<date>-<machine>.json and .md; half an hour, alone.
 DATA ?= data/raw/cifar10-jpeg.tar.xz
