@@ -117,7 +117,7 @@ def test_snakemakes_own_report_has_captions(grid):
     done = snakemake(grid, "--report", "own.html")
     assert done.returncode == 0, done.stdout
     own = (grid / "results" / "tiny" / "own.html").read_text()
-    for told in ("Does contrastive learning need", "A row a configuration", "a line a margin"):
+    for told in ("Does contrastive learning need", "A row a configuration", "one line per margin"):
         assert told in own
     assert "all of the study in one page" in own  # the label of report.html
 

@@ -1,8 +1,8 @@
-"""An archive of a study's finished cells: one small JSON Lines file, ``cells.jsonl``.
+"""The archive of a study's cells: one small file that stands in for their folders.
 
-A table needs of a cell its summary and its evaluations, not its encoder. ``cells.jsonl`` in the
-study's folder holds them, a line a cell, so that a clone of the repository makes the tables again
-without training anything.
+A table needs the summary and the evaluations of a cell, not its encoder. ``cells.jsonl`` in the
+study's folder holds them, one line per cell. A clone of the repository makes the tables from it,
+without training.
 """
 
 import json
@@ -18,8 +18,8 @@ KEPT = "cells.jsonl"
 
 
 def keep(grid: Grid, results: Path) -> int:
-    """Write the file, of the cells that are finished; returns how many. Raises InputError."""
-    # no key sorted: provenance.json is written in their order
+    """Write the archive of the finished cells; returns their number. Raises InputError."""
+    # keys stay in their order, in which provenance.json is written
     lines = [
         json.dumps({"cell": path, **files}, separators=(",", ":")) + "\n"
         for path, files in finished(grid, results).items()
@@ -29,14 +29,14 @@ def keep(grid: Grid, results: Path) -> int:
 
 
 def finished(grid: Grid, results: Path) -> dict[str, Files]:
-    """What the table reads of every cell that is finished with the study's parameters, by its path.
+    """The files of every cell that is finished with the study's parameters, by path.
 
     Args:
-        grid: the study's.
-        results: its folder, which holds ``cells/``, or what was kept of it.
+        grid: the study's grid.
+        results: the study's folder, with ``cells/`` or an archive.
 
     Raises:
-        InputError: when a file is damaged.
+        InputError: if a file is damaged.
     """
     found = stand_ins(grid, results)
     for path, cell in grid.cells.items():
@@ -49,7 +49,7 @@ def finished(grid: Grid, results: Path) -> dict[str, Files]:
 
 
 def read_kept(results: Path) -> dict[str, Files]:
-    """The files of every kept cell by its path; none where there is no file. Raises InputError."""
+    """The files of every archived cell by path, empty without an archive. Raises InputError."""
     path = results / KEPT
     kept: dict[str, Files] = {}
     try:
@@ -69,10 +69,10 @@ def read_kept(results: Path) -> dict[str, Files]:
 
 
 def stand_ins(grid: Grid, results: Path) -> dict[str, Files]:
-    """What was kept of the cells that have no folder, by their paths: these need not run.
+    """The archived files of the cells that have no folder, by path: these cells need not run.
 
-    Nothing stands in for a cell whose parameters, or settings of the evaluations, have changed.
-    Arguments as for ``finished``. Raises InputError.
+    A cell whose parameters or evaluation settings have changed is left out. Arguments as for
+    ``finished``. Raises InputError.
     """
     kept = read_kept(results)
     return {

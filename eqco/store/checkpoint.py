@@ -1,7 +1,7 @@
-"""Training state on disk: a run that was stopped anywhere goes on to the same bytes.
+"""Checkpoints: the state of a training on disk, from which it resumes to the same bytes.
 
-A checkpoint is a safetensors file whose name holds the step and its content's SHA-256. The last two
-are kept: where the newest is damaged, the one before it is used. Nothing in it is unpickled.
+A checkpoint is a safetensors file whose name holds the step and the SHA-256 of its content. The
+last two stay: if the newest is damaged, the one before it is used. Nothing is unpickled.
 """
 
 import hashlib
@@ -37,8 +37,8 @@ class Checkpoints:
     """The checkpoints of one configuration in one folder.
 
     Args:
-        folder: of these checkpoints alone.
-        made_by: what they depend on, by name, as text; one that differs is refused.
+        folder: holds these checkpoints alone.
+        made_by: everything they depend on, by name, as text; a checkpoint that differs is refused.
     """
 
     def __init__(self, folder: Path, made_by: dict[str, str]) -> None:
@@ -46,7 +46,7 @@ class Checkpoints:
         self.made_by = {"format": str(FORMAT), **made_by}
 
     def save(self, state: State) -> None:
-        """Write a checkpoint; older ones but the last go once it is safe."""
+        """Write a checkpoint, then delete all but the last two."""
         record = {"made_by": self.made_by, "step": state.step, "values": state.values}
         tensors = {name: tensor.cpu().contiguous() for name, tensor in state.tensors.items()}
         content = save(tensors, {RECORD: canonical(record)})
@@ -56,10 +56,10 @@ class Checkpoints:
             path.unlink()
 
     def load(self) -> State | None:
-        """The newest checkpoint that is whole, or None where there is none.
+        """The newest checkpoint that is whole, or None if there is none.
 
         Raises:
-            InputError: when it is of another configuration, dataset or format.
+            InputError: if it is of another configuration, dataset or format.
         """
         for path in self._newest_first():
             content = path.read_bytes()
@@ -70,7 +70,7 @@ class Checkpoints:
         return None
 
     def remove(self) -> None:
-        """Delete them all."""
+        """Delete every checkpoint."""
         for path in self._newest_first():
             path.unlink()
 

@@ -59,10 +59,10 @@ def gpu_versions() -> dict[str, str | None]:
 
 
 def revision() -> str:
-    """``git describe`` of the source tree, ``-dirty`` where it has changes outside of results/.
+    """``git describe`` of the source tree, ``-dirty`` if it has changes outside of results/.
 
-    A study's own new table is no change of what makes the next one. Of an installed wheel, the
-    revision that it was built from; "" where neither is known.
+    A new table in results/ does not change the code that makes the next one. An installed wheel
+    has the revision that it was built from; "" if neither is known.
     """
     folder = Path(__file__).parent
     built_from = folder.parent / "REVISION"  # hatch_build.py
@@ -98,11 +98,11 @@ def processor() -> str:
 
 
 def gather(study: Study, summaries: list[dict[str, Any]]) -> dict[str, Any]:
-    """The provenance of a table: its study, its dataset, and what made its cells.
+    """The provenance of a table: study, dataset, and the makers of its cells.
 
     Args:
         study: the study.
-        summaries: ``pretrain.json`` of every cell; cells that were made alike are counted together.
+        summaries: ``pretrain.json`` of every cell; cells of equal provenance are counted together.
     """
     makers: dict[str, dict[str, Any]] = {}
     for summary in summaries:

@@ -73,7 +73,7 @@ ImagesPerClass = Annotated[
     Count | None,
     Field(
         description="use the first so many images of each class",
-        exclude_if=lambda count: count is None,  # what results were made by before it was
+        exclude_if=lambda count: count is None,  # earlier results keep their hashes
     ),
 ]
 

@@ -16,7 +16,7 @@ def parse_study(values: Any, source: str) -> Study:
     """Check a study's values.
 
     Args:
-        values: what the YAML file held.
+        values: the content of the YAML file.
         source: the file's name, for messages.
 
     Raises:

@@ -20,15 +20,18 @@ class Linear(Section):
 
     lr: Positive = 30.0
     lrs: Annotated[list[Positive], Field(min_length=1)] | None = Field(
-        None, description="in place of lr, several in one pass, each a protocol: linear-lr~10"
+        None,
+        description="in place of lr, several in one pass, each a protocol: linear-lr~10",
     )
     epochs: Count = 100
     batch: Count = 256
-    drops: list[Count] = Field([60, 80], description="epochs at which the rate falls to a tenth")
+    drops: list[Count] = Field(
+        [60, 80], description="epochs at which the learning rate falls to a tenth"
+    )
     augment: Augment | None = Field(
         None,
-        description="train on views made anew in each epoch, as MoCo's; else on clean images",
-        exclude_if=lambda augment: augment is None,  # what results were rated by before it was
+        description="train on new views in each epoch, as MoCo does; else on clean images",
+        exclude_if=lambda augment: augment is None,  # earlier results keep their settings
     )
 
     @property
@@ -43,8 +46,8 @@ class KNN(Section):
     k: Count = 200
     ks: Annotated[list[Count], Field(min_length=1)] | None = Field(
         None,
-        description="further k, rated in the same pass, each a protocol: knn-k~20",
-        exclude_if=lambda ks: ks is None,  # results from before this key keep their settings
+        description="further k, evaluated in the same pass, each a protocol: knn-k~20",
+        exclude_if=lambda ks: ks is None,  # earlier results keep their settings
     )
     temperature: Positive = 0.1
 
@@ -60,13 +63,13 @@ KEY_SUFFIX = "@key"  # ends the names of the key encoder's protocols
 class Evaluate(Section):
     """The protocols; docs/protocols.md defines each."""
 
-    linear_lbfgs: LinearLBFGS | None = LinearLBFGS()  # none where the data is too large for it
+    linear_lbfgs: LinearLBFGS | None = LinearLBFGS()  # None if the data is too large for it
     linear: Linear = Linear()
     knn: KNN = KNN()
     key_encoder: bool = Field(
         False,
-        description="rate the key encoder too, by the same protocols: knn@key; momentum methods",
-        exclude_if=lambda rated: not rated,  # results from before this key keep their settings
+        description="evaluate a momentum method's key encoder too, by the same protocols: knn@key",
+        exclude_if=lambda key_encoder: not key_encoder,  # earlier results keep their settings
     )
 
     @property

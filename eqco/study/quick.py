@@ -1,4 +1,4 @@
-"""A study in minutes on a CPU: its path from images to table, not its results.
+"""A study shrunk to minutes on a CPU, to try its path from images to table.
 
 ``snakemake --configfile params/<study>.yaml --config quick=true`` runs it as a study of its own.
 """
@@ -22,12 +22,12 @@ QUEUE = 64
 def shrink(study: Study) -> Study:
     """The study with few images, small, in small batches, two epochs; network and recipe stay.
 
-    Of every axis but method, loss and margin the first value is left, as far as it is possible at
-    the small batch; cells that have become the same are one.
+    Every method, loss and margin stays. Every other axis keeps its first value, and K is at most
+    what the small batch allows. Duplicate cells become one.
     """
     values = study.model_dump(mode="json")
     values["study"] += "-quick"
-    data, recipe, rating = (values[key] for key in ("data", "pretrain", "evaluate"))
+    data, recipe, evaluate = (values[key] for key in ("data", "pretrain", "evaluate"))
     if "train_images" in data:
         data["train_images"] = min(data["train_images"], IMAGES)
     if "path" in data:
@@ -40,11 +40,10 @@ def shrink(study: Study) -> Study:
     recipe["precision"] = "float32"  # many CPUs emulate bfloat16, at a tenth of the speed
     recipe["warmup_epochs"] = min(recipe["warmup_epochs"], 0.5)
     recipe["queue"] = min(recipe["queue"], QUEUE) if recipe["queue"] else None
-    rating["linear"] |= {"epochs": 2, "drops": [1], "batch": 32}
-    if rating["linear_lbfgs"]:
-        rating["linear_lbfgs"]["iterations"] = 5
-    small = (recipe["batch"], recipe["queue"])
-    blocks = (_cells(block, *small) for block in study.grid)
+    evaluate["linear"] |= {"epochs": 2, "drops": [1], "batch": 32}
+    if evaluate["linear_lbfgs"]:
+        evaluate["linear_lbfgs"]["iterations"] = 5
+    blocks = (_cells(block, recipe["batch"], recipe["queue"]) for block in study.grid)
     different = {canonical(cell): cell for cells in blocks for cell in cells}
     return parse_study({**values, "grid": list(different.values())}, f"{study.study}, quick")
 

@@ -35,7 +35,7 @@ class Blur(Section):
 
 
 class Augment(Section):
-    """How a view is made. What is left out is not done; the order is the order here."""
+    """The augmentations of a view, applied in this order; one that is left out is not applied."""
 
     crop: Annotated[list[Positive], Field(min_length=2, max_length=2)] | None = Field(
         None, description="area of the random resized crop, as a share of the image: [low, high]"
@@ -113,7 +113,7 @@ class Pretrain(Section):
 
 
 class LossSettings(Section):
-    """What the losses read that are not an InfoNCE with a margin."""
+    """Settings of the losses without a margin."""
 
     inter: Positive = Field(1.0, description="τ_β of the dual temperature; its τ_α is τ")
     sigma: Positive = Field(0.5, description="σ of DCLW's weight")

@@ -47,7 +47,7 @@ class Study(Section):
         return expand(self.grid, self.pretrain, self.alpha, self.temperature)
 
     def resolve(self, cell: Cell) -> dict[str, Any]:
-        """Everything that the pretraining of ``cell`` depends on, as plain values."""
+        """The configuration of a cell: all that its pretraining depends on, as plain values."""
         parts = self.model_dump(mode="json", include={"data", "augment", "network", "pretrain"})
         parts["data"].pop("root", None)  # where the files lie is not what they are
         parts["data"].pop("path", None)

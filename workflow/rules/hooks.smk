@@ -1,4 +1,4 @@
-# At the start: lock the study, fork commands. At the end: remove what was for resuming.
+# At the start: lock the study, start the fork server. At the end: remove the state for resuming.
 import shutil
 from contextlib import ExitStack
 
@@ -26,7 +26,7 @@ if workflow.remote_exec:
 
 
 onsuccess:
-    # Checkpoints and finished files are for resuming. Of a training that diverged the last good
-    # checkpoint stays.
+    # Checkpoints and finished files are for resuming. A training that diverged keeps its last good
+    # checkpoint.
     if not any(Path("state").rglob("step-*")):
         shutil.rmtree("state", ignore_errors=True)
