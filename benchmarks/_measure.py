@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from eqco.data.sources import prepare
-from eqco.study.study import Data
+from eqco.study.datasets import Data
 
 ROOT = Path(__file__).parents[1]
 DEMO = Path("params/demo.yaml")

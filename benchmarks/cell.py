@@ -20,11 +20,8 @@ from eqco.study.load import load_study
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--study", type=Path, default=Path("params/demo.yaml"))
-    parser.add_argument("--n", type=int, default=5)
-    arguments = parser.parse_args()
-    study = load_study(arguments.study)
+    options = arguments(__doc__, n=5, threads=1, study=True).parse_args()
+    study = load_study(options.study)
     cell = list(Grid(study).cells)[-1]
     alone = dict(os.environ)
     forkserver.start()

@@ -18,7 +18,7 @@ import torch
 from benchmarks._measure import ROOT, packed
 from eqco.errors import InputError
 from eqco.store.provenance import provenance
-from eqco.study.study import ImageFolder
+from eqco.study.datasets import ImageFolder
 
 RESULTS = ROOT / "benchmarks" / "results"
 PROGRAMS = ("step", "recipes", "queue_loss", "cell", "demo")

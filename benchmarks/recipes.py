@@ -36,8 +36,8 @@ def main() -> None:
             command = [sys.executable, "-m", "benchmarks", "recipes", str(study), *same]
             subprocess.run(command, check=True)
         return
-    torch.set_num_threads(arguments.threads)
-    study, device = load_study(arguments.studies[0]), torch.device(arguments.device)
+    torch.set_num_threads(options.threads)
+    study, device = load_study(options.studies[0]), torch.device(options.device)
     cell = max(
         (one.cell for one in Grid(study).cells.values()),
         key=lambda cell: (cell.batch, cell.negatives),

@@ -33,7 +33,7 @@ def main() -> None:
         for _ in range(options.n):
             start = time.perf_counter()
             file.write_text(
-                page.report(Grid(study), results, TINY, ROOT / "published" / "accuracies.csv")
+                page.render(Grid(study), results, TINY, ROOT / "published" / "accuracies.csv")
             )
             figures["made"].append(time.perf_counter() - start)
             browser = playwright.chromium.launch(

@@ -15,6 +15,7 @@ from eqco.store.checkpoint import Checkpoints
 from eqco.study.grid import Grid
 from eqco.study.load import load_study
 from eqco.study.methods import METHODS
+from eqco.training.cost import forward_units, saved_bytes
 from eqco.training.loop import pretrain
 
 pytestmark = pytest.mark.usefixtures("fork_server")
@@ -55,17 +56,24 @@ def test_sizes_are_those_of_the_files(study_with, digits, tmp_path):
 
 def test_hours_are_those_of_the_source(tmp_path):
     """MoCo's 200 epochs on ImageNet took 53 hours on 8 GPUs, as each of SiMo's five cells would."""
-    lines = plan(Grid(load_study(ROOT / "params/simo-imagenet.yaml")), 1_281_167, tmp_path, SPEEDS)
-    (line,) = (text for name, text in lines if name == "training" and "facebookresearch" in text)
-    assert float(line.split()[0].replace(",", "")) == pytest.approx(5 * 53 * 8, rel=0.01)
+    cost = estimate(
+        Grid(load_study(ROOT / "params/simo-imagenet.yaml")), 1_281_167, tmp_path, SPEEDS
+    )
+    (moco,) = (entry for entry in cost.training if "facebookresearch" in entry.sources[0])
+    assert moco.hours == pytest.approx(5 * 53 * 8, rel=0.01)
+    assert (
+        "training",
+        f"{moco.hours:,.1f} hours on {moco.hardware}, by {moco.sources[0]}",
+    ) in lines(cost)
 
 
 def test_a_probe_on_views_is_counted(tmp_path):
     """A forward pass of every image in each of its 90 epochs, a quarter of a pair's cost."""
-    lines = plan(Grid(load_study(ROOT / "params/simo-imagenet.yaml")), 1_281_167, tmp_path, SPEEDS)
-    (line,) = (text for name, text in lines if name == "probing" and "facebookresearch" in text)
-    expected = 5 * 90 * 1_281_167 / 4 / 168 / 3600
-    assert float(line.split()[0].replace(",", "")) == pytest.approx(expected, rel=0.01)
+    cost = estimate(
+        Grid(load_study(ROOT / "params/simo-imagenet.yaml")), 1_281_167, tmp_path, SPEEDS
+    )
+    (moco,) = (entry for entry in cost.probing if "facebookresearch" in entry.sources[0])
+    assert moco.hours == pytest.approx(5 * 90 * 1_281_167 / 4 / 168 / 3600, rel=0.01)
 
 
 def eqco(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -23,7 +23,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
 from eqco.commands import cli
-from eqco.report.page import report
+from eqco.report.page import render
 from eqco.study.grid import Grid
 from eqco.study.load import load_study
 
@@ -250,14 +250,14 @@ def test_equal_files_give_equal_bytes(page_file, study_file, monkeypatch):
     cli.report(Path("../../params/tiny.yaml"), Path(), PUBLISHED)
     again = page_file.read_text()
     monkeypatch.undo()
-    assert report(Grid(load_study(study_file)), page_file.parent, study_file, PUBLISHED) == again
+    assert render(Grid(load_study(study_file)), page_file.parent, study_file, PUBLISHED) == again
 
 
 def test_published_numbers_stand_beside_ours_with_the_difference(tmp_path):
     file = ROOT / "params" / "moco-cifar10-demo.yaml"
     study, results = load_study(file), tmp_path / "results" / "moco-cifar10-demo"
     make_up_cells(study, results)
-    written = report(Grid(study), results, file, PUBLISHED)
+    written = render(Grid(study), results, file, PUBLISHED)
     texts = re.sub("<[^>]+>", " ", written.split("<tbody>")[1])
     ours, difference = re.search(r"knn\s+1\s+([\d.]+)\s+\1\s+(\S+)[^M]+ 82\.6 MoCo", texts).groups()
     assert float(difference) == pytest.approx(float(ours) - 82.6)
@@ -277,7 +277,7 @@ def test_a_thousand_cells_are_below_10_megabytes(browser, tiny_values, tmp_path)
     results = tmp_path / "results" / "large"
     make_up_cells(study, results)
     file = results / "report.html"
-    file.write_text(report(Grid(study), results, tmp_path / "large.yaml", PUBLISHED))
+    file.write_text(render(Grid(study), results, tmp_path / "large.yaml", PUBLISHED))
     assert file.stat().st_size < 10_000_000
     with opened(browser, file) as page:
         assert len(column(page, "K")) == 200 * 3

@@ -11,16 +11,17 @@ from pathlib import Path
 
 import pytest
 import yaml
-from helpers import TINY, make_up_cells, with_values
+from helpers import TINY, cells, make_up_cells, with_values
 
 from eqco import forkserver
 from eqco.commands import cli
 from eqco.report.status import RECENT, Status, duration, read, time_left
 from eqco.runtime.lock import hold
 from eqco.store.archive import KEPT
+from eqco.store.cells import PROGRESS
 from eqco.study.grid import Grid
 from eqco.study.load import load_study
-from eqco.study.study import Study
+from eqco.study.study import Study, config_hash
 
 pytestmark = pytest.mark.usefixtures("fork_server")
 GRID = {"methods": ["simo"], "negatives": [1, 16], "margins": [0], "seeds": [0, 1]}
@@ -78,7 +79,7 @@ def start(study_file, digits, tmp_path):
 
 
 def of(study: Study, results: Path) -> dict[str, Status]:
-    return {cell.path: cell for cell in status(Grid(study), results)}
+    return {cell.path: cell for cell in read(Grid(study), results)}
 
 
 def wait_for(study: Study, results: Path, path: str, detail: str) -> Status:
@@ -163,7 +164,7 @@ def test_done_failed_and_the_time_left_are_those_of_the_results(study, start, tm
     make_up_cells(study, tmp_path)
     whole = (tmp_path / KEPT).read_text().splitlines()
     assert [cell.state for cell in of(study, tmp_path).values()] == ["done"] * 4
-    assert time_left(status(Grid(study), tmp_path)) == "nothing left"
+    assert time_left(read(Grid(study), tmp_path)) == "nothing left"
     two = [line.replace('"seconds": ', '"seconds": 1') for line in whole[:2]]
     diverged = whole[2].replace('"failed": null', '"failed": "the loss is not finite"')
     (tmp_path / KEPT).write_text("\n".join([*two, diverged]))

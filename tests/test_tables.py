@@ -9,7 +9,6 @@ from PIL import Image
 
 from eqco.report import figures, summary, tables
 from eqco.report.lines import ticks_of
-from eqco.report.summary import summary
 from eqco.study.cell import Cell
 from eqco.study.protocols import Evaluate
 

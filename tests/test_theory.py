@@ -5,15 +5,14 @@ import math
 import pytest
 import torch
 from eqco.losses.negatives import others, sample
-from helpers import TINY
+from helpers import TINY, cells
 from test_cli import eqco, fails
 from torch.nn import functional as F
 
 from eqco.data import packed as data
 from eqco.losses import eqco_margin, info_nce, theory
 from eqco.runtime.seeds import draw_seed
-from eqco.study.grid import cells
-from eqco.study.study import load_study
+from eqco.study.load import load_study
 
 pytestmark = pytest.mark.usefixtures("fork_server")
 
@@ -71,10 +70,11 @@ def test_with_alpha_k_both_margins_are_one():
 
 
 def test_the_command(digits, tmp_path):
-    from helpers import cells
-
-    from eqco.study.load import load_study
-
+    """On the first 200 images."""
+    tensors = data.load(digits, "train", 200)
+    images, labels = tensors["images"].numpy(), tensors["labels"].numpy()
+    few = data.Packed(images, labels, data.read_manifest(digits)["classes"])
+    data.pack({"train": few, "test": few}, "few", tmp_path / "few")
     cell = next(iter(cells(load_study(TINY))))
     eqco("pretrain", TINY, "--cell", cell, "--data", digits, "--out", tmp_path / "cell")
     encoder = tmp_path / "cell" / "encoder.safetensors"

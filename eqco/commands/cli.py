@@ -187,19 +187,7 @@ def table(
     from eqco.commands.table import write_table
 
     grid = _grid(study)
-    parsed = grid.study
-    folder = results or Path("results", parsed.study)
-    accuracies, summaries = tables.read_study(grid, folder)
-    rows = tables.beside_published(tables.aggregate(accuracies), grid, published)
-    write(folder / "table.csv", rows.to_csv(index=False))
-    notes = tables.notes(parsed, summaries)
-    write(folder / "table.md", tables.markdown(rows, notes))
-    shown = "\n".join([at_a_glance.summary(rows), *(f"{note}\n" for note in notes)])
-    write(folder / "summary.md", shown)
-    write_json(folder / "metrics.json", tables.metrics(rows))
-    figures.negatives(accuracies, parsed.study, folder / "negatives")
-    write_json(folder / "provenance.json", gather(parsed, summaries))
-    print(shown, end="")
+    print(write_table(grid, _folder(results, grid.study), published), end="")
 
 
 @app.command("cells")
@@ -208,7 +196,7 @@ def print_cells(study: StudyFile, results: ResultsFolder = None) -> None:
     from eqco.store.archive import finished
 
     grid = _grid(study)
-    done = finished(grid, results or Path("results", grid.study.study))
+    done = finished(grid, _folder(results, grid.study))
     for path in grid.cells:
         if path not in done:
             print(path)
@@ -220,12 +208,12 @@ def keep(study: StudyFile, results: ResultsFolder = None) -> None:
 
     Without cells/, as in a clone, the tables are made from that file.
     """
-    from eqco.store import archive as kept
+    from eqco.store import archive
 
     grid = _grid(study)
-    folder = results or Path("results", grid.study.study)
-    count = kept.keep(grid, folder)
-    print(f"{folder / kept.KEPT}: {count} of {len(grid.cells)} cells")
+    folder = _folder(results, grid.study)
+    count = archive.keep(grid, folder)
+    print(f"{folder / archive.KEPT}: {count} of {len(grid.cells)} cells")
 
 
 @app.command()
@@ -242,8 +230,8 @@ def report(
     from eqco.runtime.files import write
 
     grid = _grid(study)
-    folder = results or Path("results", grid.study.study)
-    write(folder / "report.html", page(grid, folder, study, published))
+    folder = _folder(results, grid.study)
+    write(folder / "report.html", page.render(grid, folder, study, published))
     print(folder / "report.html")
 
 
@@ -283,9 +271,11 @@ def plan(
     if count is None and (folder / MANIFEST).exists():
         count = read_manifest(folder)["splits"]["train"]["shape"][0]
     if count is None:
-        raise InputError(f"{study}: how many images {folder} will hold is not known: say --images")
-    for name, line in planning.plan(grid, count, Path("results", parsed.study), speeds):
-        print(f"{name:8} {line}")
+        raise InputError(
+            f"{study}: the number of images in {folder} is unknown; give it with --images"
+        )
+    for name, text in lines(estimate(grid, count, _folder(None, parsed), speeds)):
+        print(f"{name:8} {text}")
 
 
 @app.command()
@@ -300,7 +290,7 @@ def status(study: StudyFile, results: ResultsFolder = None) -> None:
     from eqco.report.status import read, time_left
 
     grid = _grid(study)
-    found = progress.status(grid, results or Path("results", grid.study.study))
+    statuses = read(grid, _folder(results, grid.study))
     console = Console(highlight=False, soft_wrap=True)
     styles = {"running": "cyan", "failed": "red"}
     for cell in statuses:
@@ -315,7 +305,7 @@ def status(study: StudyFile, results: ResultsFolder = None) -> None:
 
 @app.command("schema")
 def print_schema() -> None:
-    """Print the JSON schema of a study file, as in params/schema.json."""
+    """Print the JSON schema of study files, as in params/schema.json."""
     from eqco.study.load import schema
 
     print(schema(), end="")
@@ -331,6 +321,11 @@ def _grid(study: Path) -> "Grid":
     from eqco.study.grid import Grid
 
     return Grid(_read(study))
+
+
+def _folder(results: Path | None, study: "Study") -> Path:
+    """The folder of a study's results."""
+    return results or Path("results", study.study)
 
 
 def main() -> None:

@@ -17,7 +17,6 @@ from eqco.runtime.seeds import draw_seed
 from eqco.runtime.signals import stop_on_signals
 from eqco.store.cells import PROGRESS, SavedEncoder, read_encoder, settings_of, write_json
 from eqco.store.checkpoint import Checkpoints
-from eqco.store.resume import PROGRESS
 from eqco.study.protocols import KEY_SUFFIX
 from eqco.study.study import Study, config_hash
 

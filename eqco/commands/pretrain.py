@@ -27,7 +27,6 @@ from eqco.store.cells import (
 )
 from eqco.store.checkpoint import Checkpoints
 from eqco.store.provenance import peak_memory, provenance
-from eqco.store.resume import PROGRESS
 from eqco.study.cell import Cell
 from eqco.study.grid import GridCell
 from eqco.study.methods import METHODS

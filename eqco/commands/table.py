@@ -6,17 +6,16 @@ from eqco.report import figures, summary, tables
 from eqco.runtime.files import write
 from eqco.store.cells import write_json
 from eqco.store.provenance import gather
-from eqco.study.study import Study
+from eqco.study.grid import Grid
 
 
-def write_table(study: Study, results: Path, published: Path, source: str) -> str:
+def write_table(grid: Grid, results: Path, published: Path) -> str:
     """Write table.csv, table.md, summary.md, metrics.json, negatives.* and provenance.json.
 
     Args:
-        study: the study.
-        results: its folder, which holds ``cells/``; the files are written to it.
+        grid: the study's grid.
+        results: the study's folder, which holds ``cells/``; the files are written to it.
         published: CSV file of published numbers.
-        source: the study file's name, for messages.
 
     Returns:
         The text of summary.md.
@@ -24,8 +23,9 @@ def write_table(study: Study, results: Path, published: Path, source: str) -> st
     Raises:
         InputError: if a cell's files are missing or belong to another run.
     """
-    accuracies, summaries = tables.read_study(study, results, source)
-    table = tables.beside_published(tables.aggregate(accuracies), study, published)
+    study = grid.study
+    accuracies, summaries = tables.read_study(grid, results)
+    table = tables.beside_published(tables.aggregate(accuracies), grid, published)
     write(results / "table.csv", table.to_csv(index=False))
     notes = tables.notes(study, summaries)
     write(results / "table.md", tables.markdown(table, notes))

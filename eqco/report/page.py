@@ -23,14 +23,14 @@ EPOCHS = 100_000  # most epochs in a page, over all cells: about 6 MB
 FEWEST = 20  # epochs per cell
 
 
-def report(grid: Grid, results: Path, source: Path, published: Path) -> str:
-    """The page: equal bytes for equal files.
+def render(grid: Grid, results: Path, source: Path, published: Path) -> str:
+    """Render the page; equal files give equal bytes.
 
     A cell that failed or is missing is a hole.
 
     Args:
-        grid: the study's.
-        results: its folder, ``results/<study>``, which holds ``cells/``.
+        grid: the study's grid.
+        results: the study's folder, ``results/<study>``, which holds ``cells/``.
         source: the study file.
         published: the published numbers.
     """

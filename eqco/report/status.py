@@ -11,7 +11,7 @@ from typing import Any, Literal
 from eqco.errors import InputError
 from eqco.runtime.lock import is_held
 from eqco.store.archive import finished
-from eqco.store.cells import EVALUATIONS, SUMMARY, read_json
+from eqco.store.cells import EVALUATIONS, PROGRESS, SUMMARY, read_json
 from eqco.study.grid import Grid
 
 RECENT = 600  # seconds: twice the time between two checkpoints
@@ -31,8 +31,8 @@ class Status:
     remaining_s: float | None = 0.0
 
 
-def status(grid: Grid, results: Path) -> list[Status]:
-    """Every cell of the grid, in its order.
+def read(grid: Grid, results: Path) -> list[Status]:
+    """The status of every cell of the grid, in its order.
 
     A cell is done, or has failed, if its results say so. A training runs if its lock is held. The
     lock of a process on another machine may not be visible here, so a training whose last progress
@@ -41,29 +41,28 @@ def status(grid: Grid, results: Path) -> list[Status]:
     ends in an error. All others wait, interrupted ones included.
 
     Args:
-        grid: the study's.
-        results: its folder, which holds ``cells/`` and ``state/``.
+        grid: the study's grid.
+        results: the study's folder, which holds ``cells/`` and ``state/``.
 
     Raises:
-        InputError: when a result is damaged.
+        InputError: if a result is damaged.
     """
     done = finished(grid, results)
-    seconds: dict[str, list[float]] = {}  # of the trainings of each method
+    seconds: dict[str, list[float]] = {}  # per training, by method
     for path, files in done.items():
         if not files[SUMMARY]["failed"]:
             seconds.setdefault(grid.cells[path].cell.method, []).append(files[SUMMARY]["seconds"])
-    every = [value for values in seconds.values() for value in values]
-    found = []
+    all_seconds = [value for values in seconds.values() for value in values]
+    statuses = []
     for path, cell in grid.cells.items():
         if path in done:
             reason = done[path][SUMMARY]["failed"]
             statuses.append(Status(path, "failed", reason) if reason else Status(path, "done"))
         else:
-            known = seconds.get(cell.cell.method, every)
-            whole = statistics.mean(known) if known else None
-            epochs = grid.study.pretrain.epochs
-            found.append(_unfinished(path, results, cell.hash, epochs, whole))
-    return found
+            alike = seconds.get(cell.cell.method, all_seconds)
+            expected_s = statistics.mean(alike) if alike else None
+            statuses.append(_unfinished(path, results, cell.hash, expected_s))
+    return statuses
 
 
 def _unfinished(path: str, results: Path, config: str, expected_s: float | None) -> Status:

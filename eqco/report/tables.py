@@ -28,8 +28,8 @@ def read_study(
     """Read every accuracy of a study, and the summaries of its pretrainings.
 
     Args:
-        grid: the study's.
-        results: its folder, which holds ``cells/``, or what was kept of it.
+        grid: the study's grid.
+        results: the study's folder, which holds ``cells/`` or their archive.
         unfinished: whether a cell may be missing.
 
     Returns:
@@ -41,14 +41,14 @@ def read_study(
     Raises:
         InputError: if a cell's files are missing or belong to another run.
     """
-    rows, summaries, kept = [], [], stand_ins(grid, results)
-    evaluate = grid.study.evaluate
+    rows, summaries, evaluate = [], [], grid.study.evaluate
+    archived = stand_ins(grid, results)
     for path, cell in grid.cells.items():
         folder = results / "cells" / path
         summary: dict[str, Any]
         accuracies: dict[str, float] = {}
         try:
-            summary, accuracies = read_cell(folder, cell.hash, evaluate, kept.get(path))
+            summary, accuracies = read_cell(folder, cell.hash, evaluate, archived.get(path))
         except InputError as error:
             if not unfinished:
                 raise
@@ -114,7 +114,7 @@ def aggregate(accuracies: pd.DataFrame) -> pd.DataFrame:
 
 
 def beside_published(table: pd.DataFrame, grid: Grid, file: Path) -> pd.DataFrame:
-    """The table with what was published for its rows, and ours less that, in points.
+    """Add the published accuracies of each row, and our mean minus each, in percentage points.
 
     They are the columns ``published`` (values, each with its paper and protocol) and
     ``difference``. The table stays as it is if nothing was published for any row. A number for the
@@ -122,18 +122,26 @@ def beside_published(table: pd.DataFrame, grid: Grid, file: Path) -> pd.DataFram
 
     Args:
         table: of ``aggregate``.
-        grid: the study's.
+        grid: the study's grid.
         file: the published numbers.
     """
-    found: dict[tuple[Any, ...], pd.DataFrame] = {}
-    for cell in grid.cells.values():
-        for protocol in grid.study.evaluate.protocols:
-            key = (*_configuration(cell.cell, grid.axes).values(), protocol)
-            if key not in found:  # once for all seeds
-                found[key] = matches(grid.study, cell.cell, protocol, file)
-    shown = [
-        rows if best else rows[rows["temperature"] != TUNED]
-        for rows, best in zip(found.values(), _best_temperature(table), strict=True)
+    configurations = {
+        tuple({**_configuration(one.cell, grid.axes), "protocol": protocol}.items()): (
+            one.cell,
+            protocol,
+        )
+        for one in grid.cells.values()
+        for protocol in grid.study.evaluate.protocols
+    }  # once for all seeds
+    sources = pd.DataFrame(
+        {**dict(configuration), "sources": matches(grid.study, *of, file).to_dict("records")}
+        for configuration, of in configurations.items()
+    )
+    keys = [name for name in sources if name != "sources"]
+    merged = table.merge(sources, on=keys, how="left", validate="one_to_one")
+    comparable = [
+        [source for source in row if is_best or source["temperature"] != TUNED]
+        for row, is_best in zip(merged["sources"], _best_temperature(table), strict=True)
     ]
     if not any(comparable):
         return table

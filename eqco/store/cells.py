@@ -27,10 +27,10 @@ Files = dict[str, dict[str, Any]]  # what they hold, by their names
 
 @dataclass(frozen=True)
 class SavedEncoder:
-    """The content of an encoder's file: tensors, with their configuration and dataset.
+    """The content of an encoder's file: tensors, and the configuration and dataset that made them.
 
-    If the training failed there are no tensors, and ``failed`` says why. ``key`` holds the tensors
-    of the key encoder, if the method has one.
+    Or, in place of tensors, why there are none: ``failed``. ``key`` holds the key encoder's tensors
+    of a method that has one.
     """
 
     config: dict[str, Any]
@@ -81,7 +81,7 @@ def is_finished(folder: Path, made_by: dict[str, str]) -> bool:
 def publish(source: Path, out: Path) -> None:
     """Put the files of a finished pretraining in the cell's folder, each whole, the summary last.
 
-    They are hard links if the file system has them, so that both folders hold one copy.
+    They are links where the file system has them: both folders together hold one copy.
     """
     make_folder(out)
     for name in (ENCODER, CONFIG, SUMMARY):
@@ -103,7 +103,7 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a result file; raises InputError if it is missing or damaged."""
+    """Read a result file; raises InputError where it is missing or damaged."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -121,30 +121,30 @@ def settings_of(evaluate: Evaluate, name: str) -> dict[str, Any]:
 
 
 def read_files(folder: Path) -> Files:
-    """The files of a cell that the table reads; raises InputError for a missing or damaged one."""
+    """The files of a cell that the table reads; raises InputError if one is missing or damaged."""
     return {name: read_json(folder / name) for name in FILES}
 
 
 def read_cell(
-    folder: Path, expected_hash: str, evaluate: Evaluate, kept: Files | None = None
+    folder: Path, config: str, evaluate: Evaluate, kept: Files | None = None
 ) -> tuple[dict[str, Any], dict[str, float]]:
     """The summary of a cell's pretraining, and its accuracies (percent) by protocol.
 
-    A failed training has no accuracies, and ``failed`` in the summary says why. The summary also
-    has ``smallest_class``: the number of training images of the smallest class, if kNN wrote it.
+    Of a training that failed there are none, and the summary says why: ``failed``. The summary also
+    has ``smallest_class``, the training images of the smallest class, where kNN has told it.
 
     Args:
-        folder: the cell's folder.
-        expected_hash: the hash of the cell's configuration.
+        folder: of the cell.
+        config: the hash of the configuration that the study resolves to for it.
         evaluate: the study's settings of the evaluations.
-        kept: the cell's files from the archive, in place of the folder.
+        kept: of ``kept.stand_ins``, in place of the folder.
 
     Raises:
-        InputError: if a file is missing or of another configuration, or if an evaluation is of
-            another encoder.
+        InputError: when a file is missing, or does not belong to this configuration, or an
+            evaluation rates another encoder than the cell's.
     """
     files = kept or read_files(folder)
-    if wrong := mismatch(files, expected_hash, evaluate):
+    if wrong := mismatch(files, config, evaluate):
         name, key, found, expected = wrong
         raise InputError(
             f"{folder / name}: {key}: {found}: belongs to another run, the table "
@@ -160,10 +160,10 @@ def read_cell(
 def mismatch(
     files: Files, expected_hash: str, evaluate: Evaluate
 ) -> tuple[str, str, Any, Any] | None:
-    """The first difference of a cell's files from a configuration and settings.
+    """The first thing by which a cell's files are not of this configuration and these settings.
 
     Returns:
-        File, key, actual value and expected value; None if there is no difference.
+        File, key, the value found and the value expected; None where all belong together.
     """
     for name in FILES:
         for key, expected in (

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from eqco.errors import InputError
 from eqco.methods import build
+from eqco.methods.base import Contrastive
 from eqco.networks.encoder import Encoder
 from eqco.study.cell import Cell
 from eqco.study.methods import METHODS
@@ -51,11 +52,8 @@ def estimate(study: Study, cell: Cell, ranks: int = 1) -> int:
         ranks: the number of ranks that share the batch.
     """
     channels, size = study.data.channels, study.data.size
-    images_per_rank = cell.batch // ranks
-    with torch.device("meta"):  # tensors that have a size but no memory
-        encoder = Encoder(study.network, channels)
-        method = build(cell, encoder, study.pretrain)
-        views = torch.empty(images_per_rank, channels, size, size)
+    encoder, method = _build(study, cell)
+    views = torch.empty(cell.batch // ranks, channels, size, size, device="meta")
     trained = [parameter for parameter in method.parameters() if parameter.requires_grad]
     state = _bytes(method.state_dict().values()) + 2 * _bytes(trained)
     precision = getattr(torch, study.pretrain.precision)
@@ -98,7 +96,7 @@ def _build(study: Study, cell: Cell) -> tuple[Encoder, Contrastive]:
     """The networks of a cell on the meta device, whose tensors have a size but no memory."""
     with torch.device("meta"):
         encoder = Encoder(study.network, study.data.channels)
-        return encoder, METHODS[cell.method].build(encoder, cell, study.pretrain)
+        return encoder, build(cell, encoder, study.pretrain)
 
 
 def _bytes(tensors: Any) -> int:
