@@ -164,6 +164,7 @@ def test_low_precision_is_summed_in_float32():
 
 
 @given(m=st.floats(-1, 1), change=st.floats(0.01, 1))
+@settings(deadline=None)
 def test_the_margin_changes_the_loss(m, change):
     s0, s = similarities(16)
     before = info_nce(s0, s, temperature=0.2, margin=m)
