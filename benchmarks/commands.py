@@ -23,7 +23,7 @@ from helpers import TINY, make_up_cells, study_of_1000_cells
 
 
 def seconds(*arguments: str) -> tuple[float, float]:
-    """Of a command: wall, and of a processor."""
+    """The wall seconds of a command, and those of a processor."""
     before, start = getrusage(RUSAGE_CHILDREN), time.perf_counter()
     command = [sys.executable, "-m", "eqco", *arguments]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)

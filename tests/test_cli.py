@@ -79,7 +79,7 @@ def trained(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def table(trained) -> str:
-    """What the table of its one cell prints."""
+    """The output of the table of its one cell."""
     done = eqco("table", "one.yaml", cwd=trained)
     assert done.returncode == 0, done
     return done.stdout

@@ -56,7 +56,7 @@ def chance() -> random.Random:
 
 @pytest.fixture(params=[300, pytest.param(3_000, marks=pytest.mark.slow)])
 def cases(request) -> int:
-    """Of each of four readers."""
+    """The damaged files of each of four readers."""
     return request.param
 
 

@@ -70,7 +70,7 @@ def test_with_alpha_k_both_margins_are_one():
 
 
 def test_the_command(digits, tmp_path):
-    """On the first 200 images."""
+    """The first 200 images will do."""
     tensors = data.load(digits, "train", 200)
     images, labels = tensors["images"].numpy(), tensors["labels"].numpy()
     few = data.Packed(images, labels, data.read_manifest(digits)["classes"])
