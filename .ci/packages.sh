@@ -12,7 +12,7 @@ for what; do
             mariadb-server-core mariadb-client-core"
         ;;
     chromium)
-        tests="tests/test_report.py in a browser"
+        tests="tests/report/test_report.py in a browser"
         programs="chromium"
         packages="chromium fonts-dejavu-core"
         ;;

@@ -5,6 +5,8 @@ import json
 import math
 import os
 import shutil
+import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 from random import Random
@@ -24,7 +26,7 @@ from eqco.study.load import parse_study
 from eqco.study.study import Study
 
 ROOT = Path(__file__).parents[1]
-TINY = ROOT / "tests" / "data" / "tiny.yaml"
+TINY = ROOT / "tests" / "tiny.yaml"
 # for root, and silent where there is no network
 CHROMIUM_FLAGS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
@@ -152,3 +154,22 @@ def study_of_1000_cells(values: dict[str, Any]) -> Study:
         "seeds": [0, 1, 2, 3, 4],
     }
     return parse_study(with_values(values, {"pretrain.epochs": 200, "grid": [block]}), "large.yaml")
+
+
+def idx(array: np.ndarray) -> bytes:
+    """The IDX format of the MNIST files: magic with the number of axes, their lengths, bytes."""
+    head = [0x800 + array.ndim, *array.shape]
+    return b"".join(n.to_bytes(4, "big") for n in head) + array.astype(np.uint8).tobytes()
+
+
+def eqco(*arguments: object, **kwargs) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "eqco", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, **kwargs)
+
+
+def fails(*arguments: object, **kwargs) -> str:
+    done = eqco(*arguments, **kwargs)
+    assert done.returncode == 1, done
+    assert done.stderr.startswith("eqco: ")
+    assert done.stderr.count("\n") == 1
+    return done.stderr

@@ -1,7 +1,7 @@
 """Operations on a batch of images, each with its own parameters for every image.
 
 Each operation takes its parameters as tensors of B values. It equals torchvision's functional of
-the same name on each image (tests/test_augment.py compares them). Images are float (B, C, H, W) in
+the same name on each image, as tests/data/test_augment.py shows. Images are float (B, C, H, W) in
 [0, 1].
 
 Crop, resize and blur are linear along each axis. Each is two matrix products,

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import idx
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -95,12 +96,6 @@ def test_a_missing_manifest_says_what_makes_it(tmp_path):
 
 
 # Fashion-MNIST -------------------------------------------------------------------------------
-
-
-def idx(array: np.ndarray) -> bytes:
-    """The IDX format of the MNIST files: magic with the number of axes, their lengths, bytes."""
-    head = [0x800 + array.ndim, *array.shape]
-    return b"".join(n.to_bytes(4, "big") for n in head) + array.astype(np.uint8).tobytes()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The charts as Vega-Lite; tests/test_report.py looks at them in a browser."""
+"""The charts as Vega-Lite; tests/report/test_report.py looks at them in a browser."""
 
 import pandas as pd
 import pytest

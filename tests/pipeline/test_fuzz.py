@@ -125,7 +125,7 @@ from eqco.store import cells as results
 from eqco.store.checkpoint import Checkpoints, State
 from eqco.errors import InputError
 from safetensors.numpy import save
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = sys.argv[1].split(":")
 from test_fuzz import mutate
 folder, chance, size = Path(sys.argv[2]), random.Random(int(sys.argv[3])), 20_000_000
 checkpoints = Checkpoints(folder, {"config_hash": "0"})
@@ -153,7 +153,9 @@ print((peak() - before) / size)
 
 def test_memory_stays_within_four_times_the_file(tmp_path, chance):
     """Beyond what the process held before; the mutation's own copies are counted too."""
-    command = [sys.executable, "-c", MEMORY, str(Path(__file__).parent), str(tmp_path), str(SEED)]
+    here = Path(__file__).parent
+    folders = f"{here}:{here.parent}"
+    command = [sys.executable, "-c", MEMORY, folders, str(tmp_path), str(SEED)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 4

@@ -2,15 +2,15 @@
 
 import math
 
+import pandas as pd
 import pytest
 import torch
-from eqco.losses.negatives import others, sample
-from helpers import TINY, cells
-from test_cli import eqco, fails
+from helpers import TINY, cells, eqco, fails
 from torch.nn import functional as F
 
 from eqco.data import packed as data
 from eqco.losses import eqco_margin, info_nce, theory
+from eqco.losses.sampling import sample, skip_own
 from eqco.runtime.seeds import draw_seed
 from eqco.study.load import load_study
 
@@ -21,12 +21,20 @@ def unit(rows: int, seed: int) -> torch.Tensor:
     return F.normalize(torch.randn(rows, 128, generator=torch.Generator().manual_seed(seed)))
 
 
+def generator(negatives: int) -> torch.Generator:
+    return torch.Generator().manual_seed(draw_seed(0, "negatives", negatives))
+
+
+def curves(q: torch.Tensor, k: torch.Tensor, **arguments) -> pd.DataFrame:
+    return pd.DataFrame(theory.curves(q, k, generator=generator, **arguments))
+
+
 def test_eqco_keeps_the_mean_gradient_and_info_nce_does_not():
     """The mean over draws: with s0 = 0.5 and random negatives 1 − p0 is the gradient's scale."""
     q, noise = unit(300, 0), unit(300, 1)
     k = F.normalize(q + 1.7 * (noise - (noise * q).sum(1, keepdim=True) * q))
-    curves = theory.curves(q, k, alpha=256, temperature=0.2, draws=32)
-    at = curves.set_index(["margin", "negatives"])["relative"]
+    table = curves(q, k, alpha=256, temperature=0.2, draws=32)
+    at = table.set_index(["margin", "negatives"])["relative"]
     assert at["0", 2] < 0.4
     for negatives in (4, 16, 64):
         assert at["eqco", negatives] == pytest.approx(1, abs=0.05)
@@ -37,18 +45,18 @@ def test_eqco_keeps_the_mean_gradient_and_info_nce_does_not():
 def test_the_curves_are_those_of_a_backward_pass_through_the_loss(temperature):
     """The same draws of ``sample``, each with its own gradient by autograd, in float64."""
     q, k, negatives, draws = unit(40, 0).double(), unit(40, 1).double(), 16, 3
-    curves = theory.curves(q, k, alpha=256, temperature=temperature, draws=draws)
+    table = curves(q, k, alpha=256, temperature=temperature, draws=draws)
     for margin, m in (("0", 0.0), ("eqco", eqco_margin(negatives, 256, temperature))):
-        generator = torch.Generator().manual_seed(draw_seed(0, "negatives", negatives))
+        source = generator(negatives)
         gradients, losses = [], []
         for _ in range(draws):
-            drawn = sample(len(q), len(q) - 1, negatives, generator, shared=False)
+            drawn = sample(len(q), len(q) - 1, negatives, source, shared=False)
             x = q.clone().requires_grad_()
-            s = (x @ k.T).gather(1, others(drawn, torch.arange(len(q))))
+            s = (x @ k.T).gather(1, skip_own(drawn, torch.arange(len(q))))
             loss = info_nce((x * k).sum(1), s, temperature=temperature, margin=m)
             gradients += torch.autograd.grad(loss.sum(), x)
             losses.append(loss.mean().item())
-        (row,) = curves[(curves.margin == margin) & (curves.negatives == negatives)].itertuples()
+        (row,) = table[(table.margin == margin) & (table.negatives == negatives)].itertuples()
         every = torch.stack(gradients)
         assert row.gradient == pytest.approx(every.mean(0).norm(dim=1).mean().item(), rel=1e-6)
         assert row.norm == pytest.approx(every.norm(dim=2).mean().item(), rel=1e-6)
@@ -58,14 +66,14 @@ def test_the_curves_are_those_of_a_backward_pass_through_the_loss(temperature):
 
 def test_few_negatives_are_noisy():
     """The mean norm is not the norm of the mean: EqCo does not keep the former."""
-    curves = theory.curves(unit(300, 0), unit(300, 1), alpha=256, temperature=0.2, draws=8)
-    norm = curves[curves["margin"] == "eqco"].set_index("negatives")["norm"]
+    table = curves(unit(300, 0), unit(300, 1), alpha=256, temperature=0.2, draws=8)
+    norm = table[table["margin"] == "eqco"].set_index("negatives")["norm"]
     assert norm[2] > 1.1 * norm[256]
 
 
 def test_with_alpha_k_both_margins_are_one():
-    curves = theory.curves(unit(300, 0), unit(300, 1), alpha=64, temperature=0.2, draws=4)
-    rows = curves[curves["negatives"] == 64]
+    table = curves(unit(300, 0), unit(300, 1), alpha=64, temperature=0.2, draws=4)
+    rows = table[table["negatives"] == 64]
     assert rows["gradient"].nunique() == rows["bound"].nunique() == 1
 
 

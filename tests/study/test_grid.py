@@ -1,14 +1,21 @@
 """Cells of a grid: how many, unique, and where."""
 
+import math
+
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from helpers import cells, with_values
+from hypothesis import given
 from hypothesis import strategies as st
 from snakemake.utils import Paramspace
 
 from eqco.errors import InputError
-from eqco.study.grid import axes, cells, find, text
-from eqco.study.study import parse_study
+from eqco.losses import eqco_margin
+from eqco.study.cell import Cell, text
+from eqco.study.grid import Grid
+from eqco.study.load import parse_study
+from eqco.study.methods import METHODS
+from eqco.study.study import config_hash
 
 
 def lists(elements):
@@ -27,27 +34,26 @@ blocks = st.fixed_dictionaries(
 
 
 @given(block=blocks)
-@settings(deadline=None)
 def test_a_block_is_every_combination_once(tiny_values, block):
-    study = parse_study({**tiny_values, "grid": [block]}, "x")
+    grid = Grid(parse_study({**tiny_values, "grid": [block]}, "x"))
     expected = 1
     for values in block.values():
         expected *= len(values)
-    found = cells(study)
-    assert len(found) == len(set(found.values())) == expected
-    for path in found:
-        assert find(study, path) == found[path]
+    assert len(grid.cells) == len({one.cell for one in grid.cells.values()}) == expected
+    for path, one in grid.cells.items():
+        assert grid.find(path, "x") is one
+        assert one.config == grid.study.resolve(one.cell)
+        assert one.hash == config_hash(one.config)
 
 
 @given(block=blocks)
-@settings(deadline=None)
 def test_paths_are_snakemakes_paramspace(tiny_values, block):
     study = parse_study({**tiny_values, "grid": [block]}, "x")
     found = list(cells(study))
     rows = pd.DataFrame(dict(axis.split("~", 1) for axis in path.split("/")) for path in found)
     space = Paramspace(rows)
     assert list(space.instance_patterns) == found
-    assert space.wildcard_pattern == "/".join(f"{axis}~{{{axis}}}" for axis in axes(study))
+    assert space.wildcard_pattern == "/".join(f"{axis}~{{{axis}}}" for axis in Grid(study).axes)
 
 
 def test_the_path_of_the_demo(tiny):
@@ -115,18 +121,14 @@ def test_losses_as_an_axis(study_with, tiny_values):
 
 def test_a_cell_in_two_blocks_is_an_error(study_with, tiny_values):
     block = tiny_values["grid"][0]
-    study = study_with({"grid": [block, {**block, "negatives": [16]}]})
-    with pytest.raises(
-        InputError, match=r"^s: grid\.1: method~simo/negatives~16/margin~0/seed~0: is in grid\.0"
-    ):
-        cells(study, "s")
+    message = r"^tiny\.yaml: grid\.1: method~simo/negatives~16/margin~0/seed~0: is in grid\.0"
+    with pytest.raises(InputError, match=message):
+        study_with({"grid": [block, {**block, "negatives": [16]}]})
 
 
 def test_a_cell_that_is_not_in_the_grid(tiny):
-    with pytest.raises(
-        InputError, match="no cell 'method~simo/negatives~2' in its grid; the first"
-    ):
-        find(tiny, "method~simo/negatives~2")
+    with pytest.raises(InputError, match=r"^s: no cell 'method~simo/negatives~2' in its grid; the"):
+        Grid(tiny).find("method~simo/negatives~2", "s")
 
 
 @pytest.mark.parametrize(
@@ -139,3 +141,74 @@ def test_values_as_text(value, expected):
 
 def test_infinity_as_text():
     assert text(float("inf")) == "inf"
+
+
+@given(
+    methods=lists(st.sampled_from(list(METHODS))),
+    batches=lists(st.integers(2, 256)),
+    queue=st.integers(1, 100),
+)
+def test_all_negatives_are_a_block_for_each_method_and_batch(tiny_values, methods, batches, queue):
+    """In the order of batches: what such studies were written as."""
+    block = {"methods": methods, "negatives": "all", "margins": [0, "eqco"], "seeds": [0, 1]}
+    values = with_values(tiny_values, {"pretrain.queue": queue})
+    every = parse_study({**values, "grid": [{**block, "batches": batches}]}, "x")
+    blocks = [
+        {
+            **block,
+            "methods": [method],
+            "negatives": [METHODS[method].candidates(batch, queue)],
+            "batches": [batch],
+        }
+        for batch in batches
+        for method in methods
+    ]
+    assert Grid(every).cells == Grid(parse_study({**values, "grid": blocks}, "x")).cells
+
+
+@given(
+    batches=lists(st.integers(2, 256)),
+    lr=st.floats(1e-4, 10),
+    lr_per=st.integers(1, 1024),
+)
+def test_the_linear_scaling_rule_is_a_learning_rate_for_each_batch(
+    tiny_values, batches, lr, lr_per
+):
+    block = {"methods": ["moco"], "negatives": [1], "margins": [0, "eqco"], "seeds": [0, 1]}
+    values = with_values(tiny_values, {"pretrain.lr": lr})
+    blocks = [{**block, "batches": [n], "lrs": [lr * n / lr_per]} for n in batches]
+    listed = Grid(parse_study({**values, "grid": blocks}, "x"))
+    by_rule = with_values(values, {"pretrain.lr_per": lr_per})
+    scaled = parse_study({**by_rule, "grid": [{**block, "batches": batches}]}, "x")
+    assert Grid(scaled).cells == listed.cells
+    of_lrs = {**by_rule, "pretrain": {**by_rule["pretrain"], "lr": 1}}
+    scaled = parse_study({**of_lrs, "grid": [{**block, "batches": batches, "lrs": [lr]}]}, "x")
+    assert Grid(scaled).cells == listed.cells
+
+
+def test_the_linear_scaling_rule_with_the_recipes_batch_alone(study_with):
+    cell = next(iter(Grid(study_with({"pretrain.lr_per": 128})).cells.values()))
+    assert cell.cell.lr == 0.01 * 256 / 128
+    assert "/lr~" not in cell.path
+
+
+@given(
+    negatives=st.integers(1, 2**20),
+    alpha=st.floats(1e-3, 1e6),
+    temperature=st.floats(0.01, 10),
+)
+def test_the_margin_of_a_cell_is_the_losses_margin(negatives, alpha, temperature):
+    values = {"method": "moco", "batch": 2, "lr": 1, "seed": 0, "negatives": negatives}
+    cell = Cell(margin="eqco", alpha=alpha, temperature=temperature, **values)
+    assert cell.m == eqco_margin(negatives, alpha, temperature)
+    assert cell.effective_alpha == alpha
+    number = Cell(margin=cell.m, alpha=None, temperature=temperature, **values)
+    assert number.m == cell.m
+    assert number.effective_alpha == pytest.approx(alpha)
+
+
+def test_the_effective_alpha_without_a_margin_and_with_an_infinite_one():
+    values = {"method": "moco", "batch": 2, "lr": 1, "seed": 0, "negatives": 16}
+    plain, dcl = (Cell(margin=m, alpha=None, temperature=0.2, **values) for m in (0, math.inf))
+    assert (plain.m, plain.effective_alpha) == (0, 16)
+    assert (dcl.m, dcl.effective_alpha) == (math.inf, math.inf)

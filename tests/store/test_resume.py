@@ -7,11 +7,11 @@ import time
 
 import pytest
 import torch
+from helpers import cells
 
 from eqco.errors import Interrupted
 from eqco.runtime.signals import Stop
 from eqco.store.checkpoint import Checkpoints
-from eqco.study.grid import cells
 from eqco.training.loop import pretrain
 
 CPU = torch.device("cpu")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from helpers import TINY, with_values
+from helpers import TINY, eqco, fails, with_values
 from typer.testing import CliRunner
 
 from eqco import forkserver
@@ -21,19 +21,6 @@ from eqco.store.cells import read_encoder, save_encoder
 pytestmark = pytest.mark.usefixtures("fork_server")
 COMMANDS = ["prepare", "pretrain", "linear-eval", "knn-eval", "table", "schema", "cells", "keep"]
 CELL = "method~simo/negatives~16/margin~eqco/seed~0"
-
-
-def eqco(*arguments: object, **kwargs) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "eqco", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, **kwargs)
-
-
-def fails(*arguments: object, **kwargs) -> str:
-    done = eqco(*arguments, **kwargs)
-    assert done.returncode == 1, done
-    assert done.stderr.startswith("eqco: ")
-    assert done.stderr.count("\n") == 1
-    return done.stderr
 
 
 def test_help_names_every_command():

@@ -19,7 +19,7 @@ from eqco.study.study import config_hash
 STUDIES = sorted(ROOT.glob("params/*.yaml"))
 NOTHING: dict = {}
 
-# change of tests/data/tiny.yaml -> what the message says after "tiny.yaml: "
+# change of tests/tiny.yaml -> what the message says after "tiny.yaml: "
 BAD = [
     ({"bogus": 1}, "unknown key 'bogus'; allowed: study, data, augment"),
     ({"pretrain.epoch": 1}, "pretrain: unknown key 'epoch'; allowed: epochs, batch"),

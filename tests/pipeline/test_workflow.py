@@ -1,6 +1,5 @@
 """The grid as a user runs it: real Snakemake, a tiny study, in a copy of the project's files."""
 
-import hashlib
 import json
 import os
 import re
@@ -13,81 +12,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import yaml
-from helpers import ROOT, TINY, cold, copy_project, with_values
+from helpers import ROOT, cold
+from tiny_grid import CELLS, COLD, MADE, change, jobs, jobs_or_none, ran, run, snakemake, tables
 
 pytestmark = pytest.mark.usefixtures("fork_server")
 
-CELLS = 4  # one K, two margins, two seeds
-MADE = {"table": 1, "report": 1, "all": 1}  # once a cell is new
 A_CELL = "results/tiny/cells/*/*/*/*"
-
-
-def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run Snakemake on tiny.yaml in ``folder``, with the package that lies there."""
-    command = ["snakemake", "--configfile", "tiny.yaml", *arguments]
-    return run(folder, command, {**os.environ, "PYTHONPATH": str(folder)})
-
-
-def run(folder: Path, command: list[str], environment: dict) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
-    done.stdout += done.stderr
-    return done
-
-
-COLD = [sys.executable, "-m", "snakemake", "--configfile", "tiny.yaml", "--cores", "2"]
-
-
-def jobs(output: str) -> dict[str, int]:
-    """Snakemake's statistics: how many jobs of which rule."""
-    stats = output.split("Job stats:")[1].split("total")[0]
-    return {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", stats, re.M)}
-
-
-def ran(done: subprocess.CompletedProcess[str]) -> dict[str, int]:
-    assert done.returncode == 0, done.stdout
-    return jobs_or_none(done.stdout)
-
-
-def change(folder: Path, changes: dict) -> None:
-    path = folder / "tiny.yaml"
-    path.write_text(yaml.safe_dump(with_values(yaml.safe_load(path.read_text()), changes)))
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Path:
-    """A folder with the package, the workflow and a finished run of the tiny study.
-
-    It is a process and has a fork server of its own, unlike the other tests' runs.
-    """
-    folder = tmp_path_factory.mktemp("grid")
-    copy_project(folder)
-    shutil.copy(TINY, folder / "tiny.yaml")
-    change(folder, {"grid.0.negatives": [16]})
-    done = run(folder, COLD, cold(folder))
-    assert ran(done) == {
-        "prepare": 1,
-        "pretrain": CELLS,
-        "linear_eval": CELLS,
-        "knn_eval": CELLS,
-        **MADE,
-    }
-    (folder / "log.txt").write_text(done.stdout)
-    return folder
-
-
-@pytest.fixture
-def grid(finished, tmp_path) -> Path:
-    """A copy of the finished run to change."""
-    return shutil.copytree(finished, tmp_path / "grid", symlinks=True)
-
-
-def tables(folder: Path) -> str:
-    names = ("table.csv", "table.md", "negatives.svg", "negatives.png")
-    content = b"".join((folder / "results" / "tiny" / name).read_bytes() for name in names)
-    return hashlib.sha256(content).hexdigest()
 
 
 def test_the_table_has_a_row_a_configuration_and_protocol(finished):
@@ -127,7 +57,7 @@ def test_again_does_nothing(grid):
 
 
 def test_a_cosmetic_edit_of_the_source_runs_nothing(grid):
-    for path in (grid / "eqco").glob("*.py"):
+    for path in (grid / "eqco").rglob("*.py"):
         path.write_text(path.read_text() + "\n# a comment\n")
     assert ran(snakemake(grid)) == {}
 
@@ -297,10 +227,6 @@ def test_results_without_records_but_of_these_parameters_are_kept(grid):
     assert "pretrain" not in jobs_or_none(snakemake(grid, "-n").stdout)
 
 
-def jobs_or_none(output: str) -> dict[str, int]:
-    return {} if "Nothing to be done" in output else jobs(output)
-
-
 def test_a_cell_that_diverges_is_a_hole_in_the_table(grid):
     """The other cells go on, no mean is taken over what is left, and nothing is tried again."""
     change(grid, {"grid.0.lrs": [0.05, 1e30], "grid.0.negatives": [16], "grid.0.margins": [0]})
@@ -354,68 +280,3 @@ def test_parsing_the_workflow_imports_no_torch(grid):
         [sys.executable, "-c", code], cwd=grid, env=environment, capture_output=True, check=False
     )
     assert done.returncode == 0
-
-
-def keep(grid: Path) -> None:
-    """Keep the cells of the grid's study, and leave of its run what git would hold."""
-    command = [sys.executable, "-m", "eqco", "keep", "tiny.yaml"]
-    done = subprocess.run(command, cwd=grid, capture_output=True, text=True, check=True)
-    assert done.stdout == f"results/tiny/cells.jsonl: {CELLS} of {CELLS} cells\n"
-    shutil.rmtree(grid / "data")
-    for name in ("cells", "logs", ".snakemake"):
-        shutil.rmtree(grid / "results" / "tiny" / name)
-    for name in ("lock", "report.html"):
-        (grid / "results" / "tiny" / name).unlink()
-
-
-def test_kept_cells_make_the_same_table_without_training(grid):
-    keep(grid)
-    before = {path: path.read_bytes() for path in (grid / "results/tiny").iterdir()}
-    assert len(before) == 8  # the table's outputs, and what was kept
-    assert ran(snakemake(grid, "--cores", "1")) == MADE
-    assert {path: path.read_bytes() for path in before} == before
-    assert ran(snakemake(grid)) == {}
-    assert not (grid / "data").exists()
-    change(grid, {"grid.0.seeds": [1]})
-    assert ran(snakemake(grid, "-n")) == MADE
-
-
-@pytest.mark.parametrize(
-    ("changes", "new"),
-    [
-        ({"grid.0.seeds": [0, 1, 7]}, 2),
-        ({"alpha": 512}, 2),
-        ({"pretrain.lr": 0.02}, 4),
-        ({"evaluate.knn.k": 7}, 4),
-    ],
-    ids=str,
-)
-def test_a_changed_parameter_runs_the_cells_that_were_kept_with_another(grid, changes, new):
-    keep(grid)
-    change(grid, changes)
-    each = {"pretrain": new, "linear_eval": new, "knn_eval": new}
-    assert ran(snakemake(grid, "-n")) == {"prepare": 1, **each, **MADE}
-
-
-def test_a_table_is_made_of_kept_cells_and_new_ones(grid):
-    before = tables(grid)
-    keep(grid)
-    change(grid, {"grid.0.seeds": [0, 7]})
-    assert ran(snakemake(grid, "--cores", "2"))["pretrain"] == CELLS / 2
-    table = pd.read_csv(grid / "results/tiny/table.csv")
-    assert tables(grid) != before
-    assert len(table) == 2 * 3
-    change(grid, {"grid.0.seeds": [0, 1]})
-    assert ran(snakemake(grid, "--cores", "1")) == MADE
-    assert tables(grid) == before
-
-
-def test_a_damaged_line_of_what_was_kept_is_named(grid):
-    keep(grid)
-    path = grid / "results/tiny/cells.jsonl"
-    lines = path.read_text().splitlines()
-    path.write_text("\n".join([*lines[:2], lines[2][:40], *lines[3:]]))
-    done = snakemake(grid, "-n")
-    assert done.returncode == 1
-    assert "results/tiny/cells.jsonl: line 3: is damaged; bring the file back" in done.stdout
-    assert "Traceback" not in done.stdout

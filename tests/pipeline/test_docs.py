@@ -24,9 +24,8 @@ import torch
 import typer
 import yaml
 from dvc.cli.parser import get_main_parser
-from helpers import ROOT, with_values
+from helpers import ROOT, idx, with_values
 from snakemake.cli import get_argument_parser
-from test_data import idx
 
 from eqco.commands.cli import app
 from eqco.data.sources import FASHION_MNIST_FILES
@@ -75,7 +74,7 @@ INSTEAD = {
     ),
     r"^dvc repro$": (
         "dvc repro --dry",
-        "the kept cells are of the studies as they are; tests/test_dvc.py makes tables of such",
+        "the archived cells are of the studies as they are; test_dvc makes tables of such",
     ),
     r"^study=negatives data=data/cifar10-jpeg$": (
         "study=demo data=data/digits; rm -rf results/demo/cells/*/*/margin~0/seed~0",
@@ -273,6 +272,7 @@ def printed(tiny_values, tmp_path_factory) -> str:
                 partial(parse_study, with_values(tiny_values, changes), "tiny.yaml")
                 for changes in (
                     {"grid.0.negative": [1]},
+                    {"grid.0.seeds": [0, 0]},
                     {"grid.0.negatives": [1, 300]},
                     {"pretrain.batch": 2000},
                     {"grid.0.losses": ["dclw"]},
