@@ -1,6 +1,6 @@
 # The grid of one study: params/<study>.yaml -> cells -> results/<study>/table.csv, report.html
 #   snakemake                                                the demo (profiles/default)
-#   snakemake --configfile params/small/fashion-mnist.yaml   another study
+#   snakemake --configfile params/fashion-mnist.yaml         another study
 #   snakemake --profile slurm --configfile ...               on a cluster (docs/cluster.md)
 from snakemake.utils import min_version
 
