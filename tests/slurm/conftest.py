@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -31,6 +31,12 @@ def slurm() -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
+def another_slurm() -> Iterator[Cluster]:
+    """For a file that takes its memory, while jobs of its own run on the other."""
+    yield from started()
+
+
+@pytest.fixture(scope="session")
 def slurm_with_sacct() -> Iterator[Cluster]:
     yield from started(accounting=True)
 
@@ -49,3 +55,31 @@ def project(slurm: Cluster, tmp_path: Path, fork_server: None) -> Iterator[Proje
     project = Project(tmp_path, slurm)
     yield project
     project.end()
+
+
+@pytest.fixture(scope="module")
+def projects(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Project]]:
+    """Make a project that several tests look at, ``projects(slurm)``; it ends with the file."""
+    made = []
+
+    def make(cluster: Cluster | None = None) -> Project:
+        if cluster:
+            cluster.set_up_again()
+        made.append(Project(tmp_path_factory.mktemp("project"), cluster))
+        return made[-1]
+
+    yield make
+    for project in made:
+        project.end()
+
+
+@pytest.fixture
+def grid(project: Project) -> Project:
+    """A project for a copy of the package and the workflow."""
+    project.environment = {
+        **project.environment,
+        "PYTHONPATH": f"{project.folder}:{project.folder / 'plugins'}",
+        "EQCO_CHECKPOINT_SECONDS": "2",
+        "EQCO_DEVICE": "cpu",  # this cluster's GPUs are pretended
+    }
+    return project

@@ -89,8 +89,8 @@ def test_a_job_whose_members_wait_takes_no_time_of_its_cores(local):
     wait_until(lambda: (local.folder / "started").exists(), "started")
     (inner,) = (p for p in processes_in(local.folder) if "remote" in p.cmdline())
     before = seconds(inner)
-    time.sleep(3)  # to be measured
-    assert seconds(inner) - before < 0.3
+    time.sleep(2)  # to be measured
+    assert seconds(inner) - before < 0.2
     (local.folder / "go").touch()
     assert process.wait(timeout=60) == 0, local.log
 
@@ -105,7 +105,7 @@ def test_groups_travel_in_one_job(project):
     project.write(
         """
         rule all:
-            input: expand("rated/{i}", i=range(4))
+            input: expand("rated/{i}", i=range(2))
 
         rule train:
             output: "out/{i}"
@@ -120,6 +120,6 @@ def test_groups_travel_in_one_job(project):
         """
     )
     assert project.run() == 0, project.log
-    assert len(project.jobs()) == 4
-    for i in range(4):
+    assert len(project.jobs()) == 2
+    for i in range(2):
         assert project.read(f"out/{i}") == project.read(f"rated/{i}")
