@@ -17,10 +17,11 @@ from eqco.data import sources
 from eqco.study.load import load_study, parse_study
 from eqco.study.study import Study
 
-# Minutes each: the workers take files in this order, so that none begins with one at the end.
+# Workers take files in this order, the longest first; files that compute and that wait alternate.
 LONGEST = (
-    *("test_endings", "test_dvc", "test_workflow", "test_docs", "test_quick", "test_slurm_grid"),
-    *("test_left_behind", "test_chaos", "test_executor", "test_methods"),
+    *("test_dvc", "test_endings", "test_docs", "test_left_behind", "test_workflow"),
+    *("test_disturbed_cells", "test_quick", "test_executor", "test_chaos", "test_long_waits"),
+    *("test_slurm_grid", "test_archived", "test_requeues", "test_distributed", "test_checkpoint"),
 )
 
 torch.set_num_threads(1)
