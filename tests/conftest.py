@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,8 @@ def fork_server(address, programs) -> Iterator[None]:
     """Commands without the wait for imports; test_forkserver, test_workflow: they are the same."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(forkserver.VARIABLE, address)
-        patch.setenv("PATH", str(programs), prepend=os.pathsep)
+        # and this environment's, which may not be activated
+        patch.setenv("PATH", f"{programs}:{Path(sys.executable).parent}", prepend=os.pathsep)
         yield
 
 

@@ -30,12 +30,7 @@ def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command,
         cwd=folder,
-        env={
-            **os.environ,
-            **AUTHOR,
-            "PYTHONPATH": str(folder),
-            "PATH": f"{os.environ['PATH']}:{BIN}",
-        },
+        env={**os.environ, **AUTHOR, "PYTHONPATH": str(folder)},
         capture_output=True,
         text=True,
         check=False,
