@@ -58,7 +58,9 @@ def project(slurm: Cluster, tmp_path: Path, fork_server: None) -> Iterator[Proje
 
 
 @pytest.fixture(scope="module")
-def projects(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Project]]:
+def projects(
+    tmp_path_factory: pytest.TempPathFactory, fork_server: None
+) -> Iterator[Callable[..., Project]]:
     """Make a project that several tests look at, ``projects(slurm)``; it ends with the file."""
     made = []
 

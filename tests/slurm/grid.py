@@ -95,7 +95,7 @@ def cell_log(grid: Project) -> str:
 
 
 def first_epoch(grid: Project) -> int:
-    """Of the one cell's last process: its log begins where the training went on."""
+    """The epoch that the one cell's last process, and so its log, began with."""
     return int(cell_log(grid).split("epoch ")[1].split("/")[0])
 
 

@@ -15,6 +15,8 @@ import psutil
 from cluster import Cluster, wait_until
 from helpers import processes_in
 
+COLD = (sys.executable, "-m", "snakemake")
+
 
 class Project:
     """A folder with a Snakefile, and Snakemake in it through submitit."""
@@ -32,7 +34,7 @@ class Project:
         self,
         *arguments: str,
         profile: bool = False,
-        program: Sequence[str] = (sys.executable, "-m", "snakemake"),
+        program: Sequence[str] = COLD,
     ) -> subprocess.Popen[str]:
         """Start Snakemake; its output goes to log.txt."""
         if profile:
@@ -58,7 +60,8 @@ class Project:
 
     def run(self, *arguments: str, profile: bool = False) -> int:
         """Run Snakemake, as a fork where there is a server, to its end."""
-        program = [shutil.which("snakemake") or "snakemake"]
+        forked = shutil.which("snakemake")
+        program = [forked] if forked else COLD
         return self.start(*arguments, profile=profile, program=program).wait(timeout=300)
 
     @property

@@ -41,7 +41,7 @@ def test_whatever_disturbs_a_cell_it_ends_in_the_same_bytes(grid, slurm, digits,
         return [id_ for id_, state in grid.jobs().items() if state == "RUNNING"]
 
     def wait_until_it_goes_on(after: int) -> int:
-        """Until its log begins beyond an epoch: where it does."""
+        """Wait until its log begins beyond an epoch: where it does."""
         wait_until(
             lambda: "epoch " in cell_log(grid) and first_epoch(grid) > after,
             f"going on after epoch {after}",

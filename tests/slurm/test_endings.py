@@ -1,4 +1,4 @@
-"""How jobs end on a real SLURM, and what is told of it."""
+"""Jobs that end on a real SLURM, each in its way, and what is told of it."""
 
 import os
 import signal

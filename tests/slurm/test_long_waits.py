@@ -1,4 +1,4 @@
-"""What takes SLURM, or the executor, half a minute and more: side by side, on two clusters."""
+"""Half a minute and more that SLURM or the executor waits: side by side, on two clusters."""
 
 import subprocess
 from typing import NamedTuple
