@@ -149,7 +149,6 @@ SAME = {
     "input_again": (SHELL, ".in", "", ""),
     "script_again": (SCRIPT, ".py", "", ""),
     "object_again": (OBJECT, "", "", ""),
-    "untouched": (SHELL, "", "", ""),
 }
 
 

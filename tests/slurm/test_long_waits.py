@@ -39,7 +39,7 @@ def deaf(slurm, projects) -> Running:
 
 
 @pytest.fixture(scope="module")
-def forgetful(slurm, projects) -> Running:
+def stateless(slurm, projects) -> Running:
     """A job that saves nothing, and may be requeued once."""
     project = projects(slurm)
     project.write(
@@ -54,7 +54,7 @@ def forgetful(slurm, projects) -> Running:
 
 
 @pytest.fixture(autouse=True)
-def _side_by_side(deaf, forgetful) -> None:
+def _side_by_side(deaf, stateless) -> None:
     """Their minute begins before the first test."""
 
 
@@ -138,8 +138,8 @@ def test_a_job_that_does_not_stop_in_time_is_told(deaf, vanished, slurm):
     assert "ran out of time (resource runtime) on n" in project.log
 
 
-def test_a_job_out_of_time_that_saves_nothing_is_requeued_so_often_and_then_told(forgetful):
-    project, process = forgetful
+def test_a_job_out_of_time_that_saves_nothing_is_requeued_so_often_and_then_told(stateless):
+    project, process = stateless
     assert process.wait(timeout=120) == 1
     assert "was stopped again after 1 requeues; log: " in project.log
     assert project.read("runs") == ".\n1.\n"
