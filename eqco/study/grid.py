@@ -34,7 +34,7 @@ class Grid:
     def cells(self) -> dict[str, GridCell]:
         """The cells by path, e.g. ``method~simo/negatives~16/margin~eqco/seed~0``."""
         by_path = {}
-        for _, path, cell in self.study.places():
+        for _, path, cell in self.study.places:
             config = self.study.resolve(cell)
             by_path[path] = GridCell(path, cell, config, config_hash(config))
         return by_path

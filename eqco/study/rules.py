@@ -86,7 +86,7 @@ def margins_of_info_nce_alone(study: "Study") -> Iterator[Problem]:
 def each_cell_once(study: "Study") -> Iterator[Problem]:
     """A cell stands in the grid only once."""
     block_of: dict[Cell, int] = {}
-    for b, path, cell in study.places():
+    for b, path, cell in study.places:
         if cell in block_of:
             allowed = f"is in grid.{block_of[cell]} already; a cell may stand in the grid only once"
             yield f"grid.{b}", path, allowed

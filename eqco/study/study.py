@@ -5,7 +5,7 @@ one source: ``params/schema.json`` is generated from them, for editors.
 """
 
 import hashlib
-from collections.abc import Iterator
+from functools import cached_property
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
@@ -42,9 +42,10 @@ class Study(Section):
 
         return self
 
-    def places(self) -> Iterator[Place]:
+    @cached_property
+    def places(self) -> tuple[Place, ...]:
         """Every cell of the grid with its path, in the order of the study file."""
-        return expand(self.grid, self.pretrain, self.alpha, self.temperature)
+        return tuple(expand(self.grid, self.pretrain, self.alpha, self.temperature))
 
     def resolve(self, cell: Cell) -> dict[str, Any]:
         """The configuration of a cell: all that its pretraining depends on, as plain values."""
