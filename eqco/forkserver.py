@@ -32,19 +32,29 @@ VARIABLE = "EQCO_FORKSERVER"  # holds the address of the server's socket
 
 def start() -> None:
     """Start a server for the commands that this process starts from now on."""
+    os.environ[VARIABLE] = launch(["-m", "eqco.forkserver"])
+
+
+def launch(program: list[str]) -> str:
+    """Start a Python program that calls ``serve``, and return the address of its socket.
+
+    Args:
+        program: Python's arguments. The socket's file descriptor, the id of this process and the
+            socket's folder, which the program removes at its end, are added.
+    """
     folder = tempfile.mkdtemp(prefix="eqco-")  # readable by this user alone
     address = os.path.join(folder, "socket")
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)
     listener.listen(128)  # commands may connect before the imports are done
     subprocess.Popen(
-        [sys.executable, "-m", "eqco.forkserver", str(listener.fileno()), str(os.getpid()), folder],
+        [sys.executable, *program, str(listener.fileno()), str(os.getpid()), folder],
         pass_fds=[listener.fileno()],
         stdin=subprocess.DEVNULL,
         start_new_session=True,  # Ctrl-C goes to the commands, which pass it on
     )
     listener.close()
-    os.environ[VARIABLE] = address
+    return address
 
 
 def call(arguments: list[str], address: str) -> int | None:

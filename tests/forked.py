@@ -6,9 +6,7 @@ Used as a script it is that process. ``snakemake`` and ``dvc`` are written to a 
 import os
 import shutil
 import socket
-import subprocess
 import sys
-import tempfile
 from importlib import import_module
 from pathlib import Path
 
@@ -24,16 +22,8 @@ sys.exit(call([{{name!r}}, *sys.argv[1:]], {{address!r}}))
 
 def start() -> Path:
     """Start the process, which ends with this one; return the folder of the programs."""
-    folder = Path(tempfile.mkdtemp(prefix="eqco-tests-"))
-    address = str(folder / "socket")
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(address)
-        listener.listen(128)
-        subprocess.Popen(
-            [sys.executable, __file__, str(listener.fileno()), str(os.getpid()), str(folder)],
-            pass_fds=[listener.fileno()],
-            start_new_session=True,
-        )
+    address = forkserver.launch([__file__])
+    folder = Path(address).parent
     for name in PROGRAMS:
         (folder / name).write_text(CLIENT.format(name=name, address=address))
         (folder / name).chmod(0o755)
