@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -60,6 +61,16 @@ def fork_server(address, programs) -> Iterator[None]:
         # and this environment's, which may not be activated
         patch.setenv("PATH", f"{programs}:{Path(sys.executable).parent}", prepend=os.pathsep)
         yield
+
+
+@pytest.fixture
+def processes() -> Iterator[list[subprocess.Popen]]:
+    """A list for processes that a test starts; they are killed at its end."""
+    started: list[subprocess.Popen] = []
+    yield started
+    for process in started:
+        process.kill()
+        process.wait()
 
 
 @pytest.fixture(scope="session")

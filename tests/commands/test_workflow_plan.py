@@ -1,4 +1,4 @@
-"""What the Snakefile asks for, without a Snakemake: study, cells, paths, archived cells."""
+"""The plan that the Snakefile asks for, without a Snakemake: study, cells, paths, archive."""
 
 import math
 import os

@@ -1,4 +1,4 @@
-"""What the theory command draws, against what is known of random and of real embeddings."""
+"""The curves of the theory command, against facts about random and real embeddings."""
 
 import math
 

@@ -46,12 +46,11 @@ def study(study_file) -> Study:
 
 
 @pytest.fixture
-def start(study_file, digits, tmp_path):
+def start(study_file, digits, tmp_path, processes):
     """Start the training of a cell as the pipeline does, with its log and its state.
 
     ``cold``: the command is the process that trains.
     """
-    started = []
 
     def run(cell: str, *options: str, cold: bool = False) -> subprocess.Popen[bytes]:
         folder = tmp_path / "cells" / cell
@@ -69,13 +68,10 @@ def start(study_file, digits, tmp_path):
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        started.append(process)
+        processes.append(process)
         return process
 
-    yield run
-    for process in started:
-        process.kill()
-        process.wait()
+    return run
 
 
 def of(study: Study, results: Path) -> dict[str, Status]:

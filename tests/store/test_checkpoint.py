@@ -265,7 +265,7 @@ CELL = "method~simo/negatives~16/margin~eqco/seed~0"
 
 
 @pytest.fixture
-def command(tmp_path, digits):
+def command(tmp_path, digits, processes):
     """Start the training of one cell as a user does; it saves after every step.
 
     With words before it, or ``cold``, the command is the process that trains, without a server.
@@ -273,7 +273,6 @@ def command(tmp_path, digits):
     changes = {"grid.0.negatives": [16], "grid.0.seeds": [0], "pretrain.epochs": 25}
     study = tmp_path / "one.yaml"
     study.write_text(yaml.safe_dump(with_values(yaml.safe_load(TINY.read_text()), changes)))
-    started = []
 
     def start(out: str, *before: str, cold: bool = False) -> subprocess.Popen[str]:
         arguments = [sys.executable, "-m", "eqco", "pretrain", study, "--cell", CELL]
@@ -288,13 +287,10 @@ def command(tmp_path, digits):
             stdout=subprocess.DEVNULL,
             text=True,
         )
-        started.append(process)
+        processes.append(process)
         return process
 
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
+    return start
 
 
 def newest(folder: Path) -> int:
