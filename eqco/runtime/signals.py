@@ -23,7 +23,11 @@ class Stop:
 
 @contextmanager
 def stop_on_signals() -> Iterator[Stop]:
-    """Set a flag on each of SIGNALS for the duration of the block, instead of ending."""
+    """Set a flag on each of SIGNALS for the duration of the block, instead of ending.
+
+    If the block ends in Interrupted, SIGNALS are ignored from then on: the process is about to end
+    with its state saved, and a second signal shall not change its exit code.
+    """
     stop = Stop()
 
     def ask(number: int, frame: FrameType | None) -> None:
@@ -32,6 +36,10 @@ def stop_on_signals() -> Iterator[Stop]:
     handlers = {number: signal.signal(number, ask) for number in SIGNALS}
     try:
         yield stop
+    except Interrupted:
+        # another rank may have told of a signal that has yet to reach this one
+        handlers = dict.fromkeys(SIGNALS, signal.SIG_IGN)
+        raise
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)

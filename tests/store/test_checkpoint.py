@@ -195,6 +195,22 @@ def test_a_signal_sets_a_flag_within_the_block_alone(name):
     assert signal.getsignal(number) == before
 
 
+def test_a_signal_that_comes_after_the_stop_does_not_change_the_exit_code():
+    program = """
+import os, sys
+from eqco.errors import Interrupted
+from eqco.runtime.signals import SIGNALS, stop_on_signals
+try:
+    with stop_on_signals():
+        raise Interrupted
+except Interrupted:
+    for number in SIGNALS:
+        os.kill(os.getpid(), number)
+    sys.exit(Interrupted.EXIT_CODE)
+"""
+    assert subprocess.run([sys.executable, "-c", program]).returncode == Interrupted.EXIT_CODE
+
+
 class StopAt(Stop):
     """Asks to stop at the n-th time that it is looked at."""
 
