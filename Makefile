@@ -41,9 +41,8 @@ lint: $(VENV)/installed
 	$(BIN)/lint-imports
 
 # Measure this machine: benchmarks/results/<date>-<machine>.json and .md; half an hour, alone.
-DATA ?= data/raw/cifar10-jpeg.tar.xz
 bench: $(VENV)/installed
-	$(BIN)/python -m benchmarks machine --data $(DATA)
+	$(BIN)/python -m benchmarks machine
 
 # The API reference, from the docstrings: docs/api/index.html.
 docs: $(VENV)/installed

@@ -8,11 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+import torch
+
+from eqco.data.packed import Packed, pack
 from eqco.data.sources import prepare
-from eqco.study.datasets import Data
+from eqco.study.datasets import Data, ImageFolder
 
 ROOT = Path(__file__).parents[1]
 DEMO = Path("params/demo.yaml")
+NOISE = ImageFolder(kind="image-folder", name="noise", path=".", size=4)  # any number of images
 
 
 def arguments(
@@ -49,6 +54,22 @@ def packed(data: Data) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         prepare(data, Path(folder))
         yield Path(folder)
+
+
+@contextmanager
+def noise(count: int, size: int, channels: int = 3) -> Iterator[Path]:
+    """A temporary folder with ``count`` packed images of noise, to be read as ``NOISE``."""
+    images = np.random.default_rng(0).integers(0, 256, (count, channels, size, size), np.uint8)
+    split = Packed(images, np.zeros(count, np.int64), ["noise"])
+    with tempfile.TemporaryDirectory() as folder:
+        pack({"train": split, "test": split}, "random", Path(folder))
+        yield Path(folder)
+
+
+def wait(device: torch.device) -> None:
+    """Wait until the device has finished."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def report(settings: dict, values: dict[str, list[float]], **derived: float) -> None:

@@ -7,23 +7,16 @@ GPU in MB.
 
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from benchmarks._measure import arguments, report
-from eqco.data import packed as data
+from benchmarks._measure import NOISE, arguments, noise, report
 from eqco.store.provenance import peak_memory
-from eqco.study.datasets import ImageFolder
 from eqco.study.grid import Grid
 from eqco.study.load import load_study
-from eqco.study.study import Study
 from eqco.training.step import Training
-
-NOISE = ImageFolder(kind="image-folder", name="noise", path=".", size=4)  # any number of images
 
 
 def main() -> None:
@@ -42,9 +35,8 @@ def main() -> None:
         (one.cell for one in Grid(study).cells.values()),
         key=lambda cell: (cell.batch, cell.negatives),
     )
-    with tempfile.TemporaryDirectory() as folder:
-        pack_noise(study, max(2 * cell.batch, 1024), Path(folder))
-        training = Training(study.model_copy(update={"data": NOISE}), cell, Path(folder), device)
+    with noise(max(2 * cell.batch, 1024), study.data.size, study.data.channels) as folder:
+        training = Training(study.model_copy(update={"data": NOISE}), cell, folder, device)
         rates = []
         for step in range(options.n + 1):
             start = time.perf_counter()
@@ -55,11 +47,3 @@ def main() -> None:
     settings = {"study": study.study, "method": cell.method, "network": study.network.backbone}
     more = {"batch": cell.batch, "negatives": cell.negatives, "threads": options.threads}
     report({**settings, **more}, {"pairs_per_s": rates}, **memory)
-
-
-def pack_noise(study: Study, count: int, folder: Path) -> None:
-    """Pack ``count`` images of noise, of the study's size and channels."""
-    shape = (count, study.data.channels, study.data.size, study.data.size)
-    images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    split = data.Packed(images, np.zeros(count, np.int64), ["noise"])
-    data.pack({"train": split, "test": split}, "random", folder)

@@ -1,34 +1,38 @@
 """Pairs per second of the training loop, of its bare networks, and of lightly's loop.
 
-Every side works on the same images, already decoded, with the same networks, batch, augmentation,
-optimiser and threads. The sides run in turn, ``--n`` times ``--steps`` steps each. Prints one JSON
-line with the median and the range of:
+Every side works on the same images of noise, already decoded, with the same networks, batch,
+augmentation, optimiser and threads. The sides run in turn, ``--n`` times ``--steps`` steps each.
+Prints one JSON line with the median and the range of:
 
 - ``pairs_per_s``: the training loop of `eqco pretrain`, data and augmentation included;
 - ``bare_pairs_per_s``: the networks, the optimiser and the momentum update, on a fixed batch;
 - ``networks_pairs_per_s``: forward and backward passes of the networks alone;
+- ``compiled_pairs_per_s``, ``graphed_pairs_per_s``, with ``--compile``: the training loop with its
+  encoders compiled by torch, without and with CUDA graphs;
 - ``lightly_pairs_per_s``, with ``--lightly``: lightly's training loop for this method, with its
   transforms and losses and a DataLoader of two workers.
 
-A pair is the two views of one image.
+A pair is the two views of one image. Of a GPU also the training loop's TFLOP/s in the networks, as
+a share of a large product's in the same process.
 """
 
-import itertools
 import statistics
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator
-from contextlib import closing, nullcontext
+from contextlib import closing
 from pathlib import Path
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks._measure import arguments, packed, report
-from eqco.data.packed import MANIFEST
+from benchmarks._measure import NOISE, arguments, noise, report, wait
+from benchmarks.card import product_tflops
 from eqco.store.provenance import peak_memory
-from eqco.study.datasets import ImageFolder
+from eqco.study.cell import Cell
 from eqco.study.grid import Grid
 from eqco.study.load import parse_study
+from eqco.study.study import Study
 from eqco.training.step import Training
 
 NETWORKS = {
@@ -39,7 +43,9 @@ NETWORKS = {
         "projector": [512, 128],
         "projector_norm": "none",
     },
+    "resnet50": {"backbone": "resnet50", "projector": [2048, 128], "projector_norm": "none"},
 }
+SIZES = {"small": 32, "resnet18": 32, "resnet50": 224}
 JITTER = {"p": 0.8, "brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1}
 
 
@@ -49,46 +55,39 @@ def main() -> None:
     parser.add_argument("--network", choices=NETWORKS, default="small")
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--negatives", type=int, default=4096, help="K of moco; others use all")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--data", type=Path, required=True, help="image folder or packed dataset")
+    parser.add_argument("--compile", action="store_true", help="time compiled encoders too")
     parser.add_argument("--lightly", action="store_true", help="time lightly's loop too")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    spec = ImageFolder(kind="image-folder", name="step", path=str(options.data), size=32)
-    is_packed = (options.data / MANIFEST).exists()
-    with nullcontext(options.data) if is_packed else packed(spec) as folder:
+    with noise(max(2048, 2 * options.batch), SIZES[options.network]) as folder:
         compare(options, folder)
 
 
 def compare(options: Namespace, folder: Path) -> None:
     """Run all sides in turn, on the packed images of a folder, and report."""
     batch, device = options.batch, torch.device(options.device)
-    negatives = {"simclr": 2 * (batch - 1), "moco": options.negatives, "simo": batch - 1}
-    block = {"methods": [options.method], "negatives": [negatives[options.method]]}
-    study = parse_study(
-        {
-            "study": "step",
-            "data": {"kind": "image-folder", "name": "step", "path": ".", "size": 32},
-            "augment": {"crop": [0.08, 1.0], "flip": 0.5, "jitter": JITTER, "grayscale": 0.2},
-            "network": NETWORKS[options.network],
-            "pretrain": {"epochs": 1000, "batch": batch, "lr": 0.03, "ema": 0.99},
-            "alpha": 256,
-            "temperature": 0.2,
-            "grid": [{**block, "margins": [0], "seeds": [0]}],
-        },
-        "step",
-    )
-    cell = next(iter(Grid(study).cells.values())).cell
-    sides: dict[str, Callable[[], Iterator[None]]] = {}
+    study, cell = parts(options)
     training = Training(study, cell, folder, device)
-    sides["pairs_per_s"] = lambda: (training.advance() and None for _ in itertools.count())
-    sides["bare_pairs_per_s"] = lambda: bare(training, update=True)
-    sides["networks_pairs_per_s"] = lambda: bare(training, update=False)
+    sides: dict[str, Callable[[], Iterator[None]]] = {
+        "pairs_per_s": lambda: whole(training),
+        "bare_pairs_per_s": lambda: bare(training, update=True),
+        "networks_pairs_per_s": lambda: bare(training, update=False),
+    }
+    if options.compile:
+        for name, mode in (("compiled", "default"), ("graphed", "reduce-overhead")):
+            compiled = Training(study, cell, folder, device)
+            for encoder in ("encoder", "key_encoder"):
+                if hasattr(compiled.method, encoder):
+                    getattr(compiled.method, encoder).compile(mode=mode)
+            sides[f"{name}_pairs_per_s"] = lambda compiled=compiled: whole(compiled)
     if options.lightly:
         from benchmarks import lightly_loop
 
         sides["lightly_pairs_per_s"] = lambda: lightly_loop.steps(study, cell, folder)
     rates: dict[str, list[float]] = {name: [] for name in sides}
+    memory: dict[str, float | None] = {}
     for _ in range(options.n):
         for name, steps_of in sides.items():
             with closing(steps_of()) as steps:
@@ -100,18 +99,66 @@ def compare(options: Namespace, folder: Path) -> None:
                     next(steps)
                 wait(device)
                 rates[name].append(options.steps * batch / (time.perf_counter() - start))
+            memory = memory or peak_memory(device)  # of the training loop alone
     median = {name: statistics.median(values) for name, values in rates.items()}
+    derived = {f"peak_{place}_mb": mb for place, mb in memory.items() if mb is not None}
+    if device.type == "cuda":
+        dtype = getattr(torch, options.precision)
+        tflops = median["pairs_per_s"] / batch * step_tflop(training)
+        derived |= {"tflops": round(tflops, 1)}
+        derived |= {"of_product": round(tflops / product_tflops(device, dtype), 3)}
+    named = ("method", "network", "batch", "precision", "device", "threads")
     report(
         {
-            **{name: getattr(options, name) for name in ("method", "network", "batch", "threads")},
+            **{name: getattr(options, name) for name in named},
             "negatives": cell.negatives,
             "steps": options.steps,
         },
         rates,
         of_bare=round(median["pairs_per_s"] / median["bare_pairs_per_s"], 3),
         on_top_of_networks=round(median["networks_pairs_per_s"] / median["pairs_per_s"] - 1, 3),
-        peak_host_mb=peak_memory(device)["host"],
+        **derived,
     )
+
+
+def parts(options: Namespace) -> tuple[Study, Cell]:
+    """A study of one cell, and the cell, by the options."""
+    negatives = [options.negatives] if options.method == "moco" else "all"
+    block = {"methods": [options.method], "negatives": negatives}
+    study = parse_study(
+        {
+            "study": "step",
+            "data": NOISE.model_copy(update={"size": SIZES[options.network]}).model_dump(),
+            "augment": {"crop": [0.08, 1.0], "flip": 0.5, "jitter": JITTER, "grayscale": 0.2},
+            "network": NETWORKS[options.network],
+            "pretrain": {
+                **{"epochs": 1000, "batch": options.batch, "lr": 0.03, "ema": 0.99},
+                "precision": options.precision,
+            },
+            "alpha": 256,
+            "temperature": 0.2,
+            "grid": [{**block, "margins": [0], "seeds": [0]}],
+        },
+        "step",
+    )
+    return study, next(iter(Grid(study).cells.values())).cell
+
+
+def whole(training: Training) -> Iterator[None]:
+    """Steps of the training loop."""
+    while True:
+        torch.compiler.cudagraph_mark_step_begin()
+        training.advance()
+        yield
+
+
+def step_tflop(training: Training) -> float:
+    """Floating-point operations in the networks of one step, in 10^12."""
+    with closing(bare(training, update=False)) as steps:
+        next(steps)
+        with FlopCounterMode(display=False) as counter:
+            next(steps)
+    return counter.get_total_flops() / 1e12
 
 
 def bare(training: Training, *, update: bool) -> Iterator[None]:
@@ -135,9 +182,3 @@ def bare(training: Training, *, update: bool) -> Iterator[None]:
         if update:
             optimizer.step()
         yield
-
-
-def wait(device: torch.device) -> None:
-    """Wait until the device has finished."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

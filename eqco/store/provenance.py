@@ -6,7 +6,8 @@ import resource
 import statistics
 import subprocess
 import sys
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +25,15 @@ def provenance(device: "torch.device") -> dict[str, Any]:
     import torch
 
     gpu = device.type == "cuda"
+    versions = {}
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):  # a GPU's machine may have no Snakemake
+            versions[name] = version(name)
     return {
         "revision": revision(),
         "versions": {
             "python": platform.python_version(),
-            **{name: version(name) for name in PACKAGES},
+            **versions,
             **(gpu_versions() if gpu else {}),
         },
         "hardware": torch.cuda.get_device_name(device) if gpu else processor(),

@@ -1,9 +1,11 @@
 """The provenance of a number, in a checkout and in what was installed from it."""
 
+import platform
 import resource
 import subprocess
 import sys
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -83,6 +85,12 @@ def test_peak_memory_is_in_megabytes_on_each_system(monkeypatch, system, unit):
     found = provenance.peak_memory(CPU)
     assert found["host"] == pytest.approx(peak * unit / 1e6, rel=0.05, abs=0.1)
     assert found["device"] is None
+
+
+def test_what_is_not_installed_is_left_out(monkeypatch):
+    monkeypatch.setattr(provenance, "PACKAGES", ("torch", "no-such-package"))
+    versions = provenance.provenance(CPU)["versions"]
+    assert versions == {"python": platform.python_version(), "torch": version("torch")}
 
 
 @pytest.mark.gpu
