@@ -35,8 +35,7 @@ def claim(name: str, threads: int | None, ranks: int) -> torch.device:
     try:
         if name == "auto":
             return _free_gpu()
-        device = torch.device(name)
-        torch.empty(0, device=device)
+        device = torch.empty(0, device=name).device  # cuda is cuda:0, which NCCL asks for
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"--device: {name}: {str(error).splitlines()[0]}") from None
     return device
@@ -45,7 +44,7 @@ def claim(name: str, threads: int | None, ranks: int) -> torch.device:
 def _free_gpu() -> torch.device:
     count = torch.cuda.device_count()
     if count == 1:  # a scheduler's choice, or the only one
-        return torch.device("cuda")
+        return torch.device("cuda", 0)
     names = [str(torch.cuda.get_device_properties(i).uuid) for i in range(count)]
     return torch.device("cuda", gpus.claim(names))
 

@@ -91,5 +91,5 @@ def test_a_cell_says_that_its_processor_emulates_bfloat16(
 @pytest.mark.gpu
 @pytest.mark.skipif(NO_GPU, reason="needs a CUDA device")
 def test_auto_is_a_gpu_where_there_is_one():
-    assert claim("auto", None, 1).type == "cuda"
+    assert claim("auto", None, 1) == claim("cuda", None, 1) == torch.device("cuda", 0)
     assert re.fullmatch(r"\d+\.\d+", device.driver() or "")

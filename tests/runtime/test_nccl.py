@@ -9,7 +9,7 @@ from eqco.networks.batch_norm import average_statistics
 from eqco.runtime import ranks as distributed
 from eqco.training.step import Training, with_mean_gradients
 
-CUDA = torch.device("cuda")
+CUDA = torch.device("cuda", 0)
 
 
 @pytest.fixture
