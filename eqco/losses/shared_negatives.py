@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 CHUNK = 2048  # keys at a time: with 256 anchors 2 MiB of similarities, which a core's cache holds
+GPU_CHUNK = 2**26  # similarities at a time on a GPU, 256 MiB: a chunk costs a dozen kernel starts
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,8 @@ class _LogSumExp(torch.autograd.Function):
         largest = scaled.new_full((len(q), 1), -torch.inf)
         total = scaled.new_zeros(len(q), 1)
         attended = torch.zeros_like(scaled)  # Σ exp(s_i/τ) k_i, (A, D)
-        for chunk in keys.to(dtype).split(CHUNK):
+        count = CHUNK if q.device.type == "cpu" else max(CHUNK, GPU_CHUNK // len(q))
+        for chunk in keys.to(dtype).split(count):
             s = scaled @ chunk.T  # (A, c)
             previous, largest = largest, torch.maximum(largest, s.amax(dim=1, keepdim=True))
             s.sub_(largest).exp_()
