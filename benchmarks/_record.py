@@ -24,7 +24,7 @@ class Record:
         folder: of the files.
 
     Attributes:
-        measured: the JSON lines of every program, each with its ``command``.
+        measured: the JSON lines of every program, each with its ``command`` and ``revision``.
     """
 
     def __init__(self, device: torch.device, folder: Path = RESULTS) -> None:
@@ -60,7 +60,8 @@ class Record:
         if code:
             print(f"{name}: exit code {code}", file=sys.stderr, flush=True)
         self.measured = [line for line in self.measured if line["command"] != name]
-        self.measured += [{"command": name, **line} for line in lines]
+        made = {"command": name, "revision": self.made_by["revision"]}
+        self.measured += [made | line for line in lines]
         content = {"provenance": self.made_by, "measured": self.measured}
         self.json.parent.mkdir(parents=True, exist_ok=True)
         self.json.write_text(json.dumps(content, indent=1) + "\n")
@@ -73,6 +74,7 @@ class Record:
         for line in self.measured:
             settings = {k: v for k, v in line.items() if isinstance(v, str | int) and k != "n"}
             program, unit = settings.pop("command").split()[0], settings.pop("unit", "pairs/s")
+            settings.pop("revision")
             settings_text = " ".join(f"{key}={value}" for key, value in settings.items())
             for name in (k for k, v in line.items() if isinstance(v, float)):
                 row = {

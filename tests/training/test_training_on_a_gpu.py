@@ -99,9 +99,12 @@ def test_a_step_does_not_wait_for_the_device(parts, digits, recipe, precision):
 def test_stopped_after_every_step_it_ends_in_the_same_bytes(
     parts, digits, recipe, precision, tmp_path
 ):
-    """With torch's deterministic algorithms, since a GPU's fastest add in any order."""
+    """With torch's deterministic algorithms, since a GPU's fastest add in any order.
+
+    It only warns of the adaptive pool's, which does so if its windows overlap: not in this network.
+    """
     study, cell = parts(recipe, precision=precision)
-    torch.use_deterministic_algorithms(True)
+    torch.use_deterministic_algorithms(True, warn_only=True)
     try:
         whole, history = pretrain(study, cell, digits, device=CUDA)
         stops, checkpoints = 0, Checkpoints(tmp_path, {"config_hash": "-", "dataset": "-"})
