@@ -42,7 +42,7 @@ def switches(table: pd.DataFrame) -> dict[str, list[str]]:
         table: of ``tables.aggregate``.
     """
     choices = {"protocol": list(table["protocol"].unique())}
-    for name in ("alpha", "temperature", "batch", "lr", "weight_decay"):
+    for name in ("alpha", "temperature", "batch", "optimizer", "lr", "weight_decay"):
         if name in table:
             # another margin's α is derived from its K: nothing to choose
             rows = table[table["margin"] == "eqco"] if name == "alpha" else table

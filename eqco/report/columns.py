@@ -26,6 +26,7 @@ COLUMNS = {
     "alpha": Column("α", "effective number of negatives, K exp(m/τ)", "EqCo's α"),
     "temperature": Column("τ", "temperature", "temperature τ"),
     "batch": Column("N", "images per step", "batch N"),
+    "optimizer": Column("optimiser", "", "optimiser"),
     "lr": Column("lr", "learning rate", "learning rate"),
     "weight_decay": Column("decay", "weight decay", "weight decay"),
     "protocol": Column("protocol", "evaluation of the frozen encoder", "protocol"),

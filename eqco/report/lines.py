@@ -19,7 +19,7 @@ def lines_of(accuracies: pd.DataFrame) -> list[str]:
     at_a_point = accuracies.groupby(["method", "negatives"])
     varying = [
         name
-        for name in ("temperature", "batch", "lr", "weight_decay")
+        for name in ("temperature", "batch", "optimizer", "lr", "weight_decay")
         if name in accuracies and at_a_point[name].nunique().max() > 1
     ]
     eqco = accuracies[accuracies["margin"] == "eqco"]

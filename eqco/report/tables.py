@@ -16,7 +16,8 @@ from eqco.study.cell import Cell, text
 from eqco.study.grid import Grid
 from eqco.study.study import Study
 
-CHOSEN = ("loss", "batch", "lr", "weight_decay")  # columns of a study that has them as axes
+# columns of a study that has them as axes
+CHOSEN = ("loss", "batch", "optimizer", "lr", "weight_decay")
 HOLES = ("failed", "missing")  # keys of a summary that say why a cell has no accuracy
 # columns headed by their symbols in Markdown; the others by their names, as in table.csv
 SYMBOLS = ("negatives", "margin", "alpha", "temperature", "seeds", "values")
@@ -79,6 +80,7 @@ def _configuration(cell: Cell, named: list[str]) -> dict[str, int | str]:
         "alpha": text(cell.effective_alpha) if has_margin else "",
         "temperature": text(cell.temperature),
         "batch": cell.batch,
+        "optimizer": cell.optimizer or "",
         "lr": text(cell.lr),
         "weight_decay": "" if cell.weight_decay is None else text(cell.weight_decay),
     }
@@ -179,7 +181,7 @@ def metrics(table: pd.DataFrame) -> dict[str, dict[str, float]]:
     A configuration is named by its method, K and m, and by the other columns that differ within
     the table.
     """
-    others = ("loss", "temperature", "batch", "lr", "weight_decay")
+    others = ("loss", "temperature", "batch", "optimizer", "lr", "weight_decay")
     names = ["method", "negatives", "margin"]
     names += [name for name in others if name in table and table[name].nunique() > 1]
     names += ["alpha"] * (table[table["margin"] == "eqco"]["alpha"].nunique() > 1)

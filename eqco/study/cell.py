@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Discriminator, Field, Tag
 
-from eqco.study.fields import Count, Loss, Margin, Method, NotNegative, Positive, Section
+from eqco.study.fields import Count, Loss, Margin, Method, NotNegative, Optimizer, Positive, Section
 from eqco.study.methods import METHODS
 from eqco.study.recipe import Pretrain
 
@@ -19,6 +19,7 @@ AXES = {  # of a cell, in the order of its path, and the block's key that lists 
     "alpha": "alphas",
     "temperature": "temperatures",
     "batch": "batches",
+    "optimizer": "optimizers",
     "lr": "lrs",
     "weight_decay": "weight_decays",
     "seed": "seeds",
@@ -58,6 +59,11 @@ class Block(Section):
     batches: Annotated[list[Annotated[int, Field(ge=2)]], Field(min_length=1)] | None = Field(
         None, description="N, as an axis, in place of the recipe's"
     )
+    optimizers: Annotated[list[Optimizer], Field(min_length=1)] | None = Field(
+        None,
+        description="the optimiser, as an axis, in place of the recipe's",
+        exclude_if=lambda names: names is None,  # a study from before this key stays the same
+    )
     lrs: Annotated[list[Positive], Field(min_length=1)] | None = Field(
         None, description="the learning rate, as an axis, in place of the recipe's"
     )
@@ -79,6 +85,11 @@ class Cell(Section):
     alpha: float | None = Field(description="None where the margin does not depend on it")
     temperature: float
     batch: int
+    optimizer: Optimizer | None = Field(
+        None,
+        description="None where it is the recipe's",
+        exclude_if=lambda name: name is None,  # cells from before this axis keep their hashes
+    )
     lr: float
     weight_decay: float | None = Field(
         None,
@@ -145,8 +156,8 @@ def expand(
 
     Args:
         blocks: the blocks of the grid.
-        recipe: batch, learning rate and weight decay of a block that lists none; the length of the
-            queue; the linear scaling rule.
+        recipe: batch, optimiser, learning rate and weight decay of a block that lists none; the
+            length of the queue; the linear scaling rule.
         alpha: α of a block that lists none.
         temperature: τ of a block that lists none.
     """
@@ -156,6 +167,7 @@ def expand(
         "alpha": alpha,
         "temperature": temperature,
         "batch": recipe.batch,
+        "optimizer": recipe.optimizer,
         "lr": recipe.lr,
         "weight_decay": recipe.weight_decay,
     }
@@ -173,6 +185,7 @@ def expand(
                 path = "/".join(f"{name}~{text(values[name])}" for name in path_axes)
                 if values["margin"] != "eqco":  # only EqCo's margin reads α
                     del values["alpha"]
-                if "weight_decay" not in path_axes:
-                    del values["weight_decay"]
+                for name in ("optimizer", "weight_decay"):
+                    if name not in path_axes:
+                        del values[name]
                 yield Place(b, path, Cell.model_validate({"alpha": None, **values}))

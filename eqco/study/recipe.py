@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from eqco.study.fields import Count, NotNegative, Positive, Probability, Real, Section
+from eqco.study.fields import Count, NotNegative, Optimizer, Positive, Probability, Real, Section
 
 
 class Jitter(Section):
@@ -85,6 +85,12 @@ class Pretrain(Section):
         description="images a step that lr is for: the learning rate of a batch of N is "
         "lr x N / lr_per, the linear scaling rule; without it, lr for every N",
         exclude_if=lambda images: images is None,  # a study without this key stays the same
+    )
+    optimizer: Optimizer = Field(
+        "sgd",
+        description="normalised-sgd: by the gradient divided by its norm, so that no factor of the "
+        "loss matters; its weight decay is apart from the gradient",
+        exclude_if=lambda name: name == "sgd",  # a study without this key stays the same
     )
     momentum: Annotated[Real, Field(ge=0, lt=1)] = 0.9
     weight_decay: NotNegative = 1e-4

@@ -52,9 +52,10 @@ class Study(Section):
         parts = self.model_dump(mode="json", include={"data", "augment", "network", "pretrain"})
         parts["data"].pop("root", None)  # where the files lie is not what they are
         parts["data"].pop("path", None)
-        for axis in ("batch", "lr", "weight_decay"):  # the cell's stand in place of the recipe's
+        # the cell's stand in place of the recipe's
+        for axis in ("batch", "optimizer", "lr", "weight_decay"):
             if getattr(cell, axis) is not None:
-                del parts["pretrain"][axis]
+                parts["pretrain"].pop(axis, None)  # the default optimiser is not written
         parts["pretrain"].pop("lr_per", None)  # the cell's learning rate follows from it
         reads_settings = cell.loss in ("dclw", "dual-temperature")
         settings = self.loss.model_dump(mode="json") if reads_settings else None

@@ -18,6 +18,7 @@ from eqco.runtime.ranks import ranks
 from eqco.runtime.seeds import draw_seed
 from eqco.study.cell import Cell
 from eqco.study.study import Study
+from eqco.training import optimizers
 from eqco.training.diagnostics import measure
 from eqco.training.objective import objective
 
@@ -91,14 +92,7 @@ class Training:
         self.method = method.to(device).to(memory_format=torch.channels_last).train()
         self.model = with_mean_gradients(method) if ranks() > 1 else method
         self.loss_of = objective(cell, study.loss)
-        self.optimizer = torch.optim.SGD(
-            [parameter for parameter in method.parameters() if parameter.requires_grad],
-            lr=cell.lr,
-            momentum=self.recipe.momentum,
-            weight_decay=(
-                self.recipe.weight_decay if cell.weight_decay is None else cell.weight_decay
-            ),
-        )
+        self.optimizer = optimizers.build(cell, self.recipe, method)
         self.step = 0
         self.diagnosis: Tensor  # (5,)
         self.steps_per_epoch, self.steps = self.views.steps_per_epoch, self.views.steps
