@@ -80,7 +80,7 @@ def estimate(grid: Grid, images: int, results: Path, speeds: Path) -> Estimate:
         measured = (sum(pairs) / images_per_s / 3600, provenance)
     rows = _speeds(speeds, study)
     # all that sizes, and the memory of a step, depend on
-    keys = [(cell.method, cell.negatives, cell.batch) for cell in cells]
+    keys = [(cell.method, cell.negatives, cell.batch, cell.optimizer) for cell in cells]
     different = dict(zip(keys, cells, strict=True))
     sizes = {key: cost.saved_bytes(study, cell) for key, cell in different.items()}
     return Estimate(

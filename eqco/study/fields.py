@@ -48,7 +48,7 @@ Margin = Annotated[
 # A name becomes a folder: no separator, no leading dot, nothing that a shell reads.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
 Loss = Literal["info-nce", "dclw", "dual-temperature", "info-nce-rescaled", "dcl-rescaled"]
-Optimizer = Literal["sgd", "normalised-sgd"]
+Optimizer = Literal["sgd", "normalised-sgd", "lars", "adamw"]
 
 
 def _method(value: Any) -> Any:

@@ -89,11 +89,17 @@ class Pretrain(Section):
     optimizer: Optimizer = Field(
         "sgd",
         description="normalised-sgd: by the gradient divided by its norm, so that no factor of the "
-        "loss matters; its weight decay is apart from the gradient",
+        "loss matters; its weight decay is apart from the gradient. lars: SimCLR's, trust 0.001. "
+        "adamw: torch's",
         exclude_if=lambda name: name == "sgd",  # a study without this key stays the same
     )
     momentum: Annotated[Real, Field(ge=0, lt=1)] = 0.9
     weight_decay: NotNegative = 1e-4
+    decay_norm_and_bias: bool = Field(
+        True,
+        description="whether batch norm and biases decay too; by lars they never do",
+        exclude_if=lambda decay: decay,  # a study without this key stays the same
+    )
     warmup_epochs: NotNegative = Field(
         0.0, description="the learning rate rises linearly for so long; a cosine lowers it"
     )

@@ -12,6 +12,7 @@ from eqco.networks.encoder import Encoder
 from eqco.study.cell import Cell
 from eqco.study.methods import METHODS
 from eqco.study.study import Study
+from eqco.training.optimizers import SLOTS
 
 
 def gradient_passes(method: str, symmetric: bool) -> int:
@@ -31,20 +32,19 @@ def forward_units(method: str, symmetric: bool) -> int:
 def saved_bytes(study: Study, cell: Cell) -> tuple[int, int]:
     """The size of a cell's encoder file and of one of its checkpoints, without their headers."""
     encoder, method = _build(study, cell)
-    momenta = (parameter for parameter in method.parameters() if parameter.requires_grad)
     encoders = 1 + METHODS[cell.method].momentum  # the file holds the key encoder too
     return (
         encoders * _bytes(encoder.state_dict().values()),
-        _bytes(method.state_dict().values()) + _bytes(momenta),
+        _bytes(method.state_dict().values()) + _slots(study, cell) * _bytes(_trained(method)),
     )
 
 
 def estimate(study: Study, cell: Cell, ranks: int = 1) -> int:
     """Minimum bytes that a step needs on each rank's device.
 
-    Counted are weights, gradients, momenta, key encoder and queue; the activations that the encoder
-    saves for the gradient; and the views. The temporary memory of single operations and images on
-    the device are left out.
+    Counted are weights, gradients, the optimiser's state, key encoder and queue; the activations
+    that the encoder saves for the gradient; and the views. The temporary memory of single
+    operations and images on the device are left out.
 
     Args:
         study: the recipe.
@@ -54,8 +54,8 @@ def estimate(study: Study, cell: Cell, ranks: int = 1) -> int:
     channels, size = study.data.channels, study.data.size
     encoder, method = _build(study, cell)
     views = torch.empty(cell.batch // ranks, channels, size, size, device="meta")
-    trained = [parameter for parameter in method.parameters() if parameter.requires_grad]
-    state = _bytes(method.state_dict().values()) + 2 * _bytes(trained)
+    gradients = _bytes(_trained(method))
+    state = _bytes(method.state_dict().values()) + (1 + _slots(study, cell)) * gradients
     precision = getattr(torch, study.pretrain.precision)
     # by identity (_cdata: torch has no public one), as several operations save the same storage
     activations: dict[int, torch.UntypedStorage] = {}
@@ -97,6 +97,14 @@ def _build(study: Study, cell: Cell) -> tuple[Encoder, Contrastive]:
     with torch.device("meta"):
         encoder = Encoder(study.network, study.data.channels)
         return encoder, build(cell, encoder, study.pretrain)
+
+
+def _trained(method: Contrastive) -> list[Tensor]:
+    return [parameter for parameter in method.parameters() if parameter.requires_grad]
+
+
+def _slots(study: Study, cell: Cell) -> int:
+    return SLOTS[cell.optimizer or study.pretrain.optimizer]
 
 
 def _bytes(tensors: Any) -> int:

@@ -103,7 +103,8 @@ class Training:
         Returns:
             The mean loss in nats, a scalar on the device.
         """
-        self.optimizer.param_groups[0]["lr"] = self.lr(self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr(self.step)
         seed = draw_seed(self.cell.seed, "negatives", self.step)
         draw = torch.Generator(self.device).manual_seed(seed)
         view1, view2 = self.views(self.step)  # (n, C, H, W) each, of this rank's n images

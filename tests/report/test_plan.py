@@ -33,9 +33,10 @@ def test_momentum_methods_have_a_key_encoder(method, study_with):
     assert forward_units(method, symmetric=False) == (4 if METHODS[method].momentum else 6)
 
 
-def test_sizes_are_those_of_the_files(study_with, digits, tmp_path):
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_sizes_are_those_of_the_files(study_with, digits, tmp_path, optimizer):
     grid = {"methods": ["moco"], "negatives": [512], "margins": [0], "seeds": [0]}
-    study = study_with({"pretrain.epochs": 1, "grid": [grid]})
+    study = study_with({"pretrain.epochs": 1, "grid": [grid], "pretrain.optimizer": optimizer})
     (cell,) = cells(study).values()
     checkpoints = Checkpoints(tmp_path / "state", {})
     method, _ = pretrain(

@@ -40,6 +40,9 @@ RECIPES = {
         **{"methods": ["simmoco"], "symmetric": True, "sampling": "independent"}
     },
     "simclr, batch norm after all": {"methods": ["simclr"], "norm": "all", "margin": "eqco"},
+    "simclr, normalised SGD": {"methods": ["simclr"], "optimizer": "normalised-sgd"},
+    "simclr, LARS": {"methods": ["simclr"], "optimizer": "lars"},
+    "simclr, AdamW": {"methods": ["simclr"], "optimizer": "adamw"},
 }
 
 
@@ -53,6 +56,7 @@ def study_of(recipe: dict[str, Any]) -> Study:
         "pretrain.batch": 64,
         "pretrain.epochs": 4,
         "pretrain.queue": 128,
+        "pretrain.optimizer": recipe.get("optimizer", "sgd"),
         "pretrain.symmetric": recipe.get("symmetric", False),
         "pretrain.sampling": recipe.get("sampling", "shared"),
     }
