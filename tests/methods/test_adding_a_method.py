@@ -33,7 +33,8 @@ def test_one_file_and_one_line(tmp_path, digits):
     registry = tmp_path / "eqco" / "study" / "methods.py"
     registry.write_text(registry.read_text().replace("METHODS = {\n", "METHODS = {\n    " + line))
     study = TINY.read_text().replace("[simo]", "[nomomentum]").replace("epochs: 1\n", "epochs: 5\n")
-    (tmp_path / "study.yaml").write_text(study)
+    # a higher rate makes more of the rounding, in which one process and two ranks differ
+    (tmp_path / "study.yaml").write_text(study.replace("lr: 0.01\n", "lr: 0.001\n"))
     cell = "method~nomomentum/negatives~16/margin~eqco/seed~0"
     run = partial(
         subprocess.run,

@@ -318,7 +318,7 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def wait_until(true: Callable[[], object], what: str, seconds: float = 60) -> None:
+def wait_until(true: Callable[[], object], what: str, seconds: float = 180) -> None:
     """Look again and again until something is true."""
     end = time.monotonic() + seconds
     while not true():

@@ -54,7 +54,7 @@ def ended(project: Project, slurm: Cluster, *names: str) -> Ended:
         accounts = ("sacct", "-X", "-n", "-o", "state", "-j", ids["cancelled"])
         wait_until(lambda: "RUNNING" in slurm(*accounts), "accounts")
     slurm("scancel", ids["cancelled"])
-    assert process.wait(timeout=60) == 1
+    assert process.wait(timeout=180) == 1
     return Ended(project, project.log, ids)
 
 
@@ -131,7 +131,7 @@ def test_a_full_spool_is_told_and_a_release_goes_on(project, slurm):
         subprocess.run(["umount", str(spool)], check=True)
         slurm.set_up_again()
     slurm("scontrol", "release", a_job(project))
-    assert process.wait(timeout=60) == 0, project.log
+    assert process.wait(timeout=180) == 0, project.log
     assert list(project.jobs().values()) == ["COMPLETED"]
 
 
@@ -144,7 +144,7 @@ def interrupted(project: Project, *options: str) -> None:
     process = project.start(*options)
     wait_until(lambda: len(list(project.folder.glob("started-*"))) == 2, "running")
     os.kill(process.pid, signal.SIGINT)
-    assert process.wait(timeout=60) == 1
+    assert process.wait(timeout=180) == 1
     wait_until(lambda: not processes_in(project.folder), "end of the commands")
 
 

@@ -27,7 +27,7 @@ def test_a_result_that_cannot_be_read_fails_its_job_alone(tmp_path):
         told = r"left a result that cannot be read: UnpicklingError: .*; log: .*_0_log.out"
         project.wait_for(told, "log.txt")
         (tmp_path / "go").touch()
-        assert process.wait(timeout=60) == 1
+        assert process.wait(timeout=180) == 1
         assert "Finished jobid" in project.log
         assert (tmp_path / "out/1").exists()
     finally:

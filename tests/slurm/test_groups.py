@@ -92,7 +92,7 @@ def test_a_job_whose_members_wait_takes_no_time_of_its_cores(local):
     time.sleep(2)  # to be measured
     assert seconds(inner) - before < 0.2
     (local.folder / "go").touch()
-    assert process.wait(timeout=60) == 0, local.log
+    assert process.wait(timeout=180) == 0, local.log
 
 
 def seconds(process: psutil.Process) -> float:

@@ -95,7 +95,7 @@ def dying(projects) -> LeftBehind:
     (project.folder / "go-failing").write_text("badly")
     wait_until(lambda: starts(project, "retried") == 2, "the second try")
     (project.folder / "go-retried").write_text("well")
-    return LeftBehind(project, ids, process.wait(timeout=60), project.log)
+    return LeftBehind(project, ids, process.wait(timeout=180), project.log)
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def test_several_jobs_take_the_word_of_the_one_that_made_them(local):
     process = local.start(*LOCAL)
     wait_until(lambda: local.log.count("waits for ") == 2, "two jobs")
     (local.folder / "go").touch()
-    assert process.wait(timeout=60) == 0, local.log
+    assert process.wait(timeout=180) == 0, local.log
     assert starts(local, "all") == 3
     assert [local.read(f"rated/{i}") for i in range(2)] == ["0\n", "1\n"]
 

@@ -1,6 +1,7 @@
 """Half a minute and more that SLURM or the executor waits: side by side, on two clusters."""
 
 import subprocess
+from contextlib import suppress
 from typing import NamedTuple
 
 import pytest
@@ -133,7 +134,8 @@ def test_what_was_dead_before_the_scheduler_answered_is_submitted_again(outage):
 def test_a_job_that_does_not_stop_in_time_is_told(deaf, vanished, slurm):
     project, process = deaf
     wait_until(lambda: (project.folder / "told").exists(), "USR2")
-    slurm("scontrol", "update", f"jobid={a_job(project)}", "endtime=now")
+    with suppress(subprocess.CalledProcessError):  # on a slow machine its time is over already
+        slurm("scontrol", "update", f"jobid={a_job(project)}", "endtime=now")
     assert process.wait(timeout=120) == 1
     assert "ran out of time (resource runtime) on n" in project.log
 

@@ -79,7 +79,7 @@ def disturbed(slurm, projects) -> Disturbed:
     slurm.set_up_again()
     wait_for_start(4)
     (project.folder / "go").touch()
-    assert process.wait(timeout=60) == 1
+    assert process.wait(timeout=180) == 1
     assert set(project.jobs()) == set(ids.values())
     return Disturbed(project, starts(), ids["lost"], nodes["lost"])
 

@@ -67,14 +67,14 @@ def test_a_cell_runs_on_the_gpu_that_slurm_gives_it(grid, digits):
     copy_of_the_project(grid.folder, epochs=400, seeds=3, data=digits)
     slow_down(grid.folder)
     process = grid.start(*SMALL, profile=True)
-    wait_until(lambda: list(grid.jobs().values()).count("RUNNING") >= 3, "three cells", 90)
-    wait_until(lambda: len(trainings(grid)) == 3, "three trainings", 90)
+    wait_until(lambda: list(grid.jobs().values()).count("RUNNING") >= 3, "three cells")
+    wait_until(lambda: len(trainings(grid)) == 3, "three trainings")
     given = {(t["SLURMD_NODENAME"], t["CUDA_VISIBLE_DEVICES"]) for t in trainings(grid)}
     assert len(given) == 3
     assert given < {("n1", "0"), ("n1", "1"), ("n2", "0"), ("n2", "1")}
-    wait_until(lambda: cell_log(grid).count("epoch 1/") == 3, "three first epochs", 90)
+    wait_until(lambda: cell_log(grid).count("epoch 1/") == 3, "three first epochs")
     os.kill(process.pid, signal.SIGINT)
-    process.wait(timeout=60)
+    process.wait(timeout=180)
     wait_until(lambda: not trainings(grid), "the end of all trainings")
     # what was cancelled has saved its state
     assert list(grid.folder.glob("results/tiny/state/**/step-*"))
