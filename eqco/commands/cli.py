@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -51,6 +51,7 @@ Gpus = Annotated[
 ]
 PublishedFile = Annotated[Path, typer.Option(help="CSV file of published numbers")]
 PUBLISHED = Path("published", "accuracies.csv")
+Correction = Literal["holm", "none"]
 
 
 @app.command()
@@ -188,6 +189,47 @@ def table(
 
     grid = _grid(study)
     print(write_table(grid, _folder(results, grid.study), published), end="")
+
+
+@app.command()
+def compare(
+    study: StudyFile,
+    against: Annotated[
+        str,
+        typer.Option(metavar="AXIS=VALUE,...", help="The reference: margin=0, or negatives=255"),
+    ],
+    protocol: Annotated[
+        str | None, typer.Option(help="By this one alone; default: by each")
+    ] = None,
+    pool: Annotated[
+        str, typer.Option(metavar="AXIS,...", help="Axes to average, seed by seed")
+    ] = "",
+    equivalence: Annotated[
+        float | None,
+        typer.Option(metavar="POINTS", help="Test that a difference is smaller than this"),
+    ] = None,
+    correct: Annotated[
+        Correction, typer.Option(help="Of p, for the comparisons by a protocol")
+    ] = "holm",
+    results: ResultsFolder = None,
+) -> None:
+    """Compare each configuration with the one that has other values of the named axes alone.
+
+    Prints the differences, paired by seed, with interval, p and verdict, and writes comparisons.csv
+    and comparisons.md.
+    """
+    from eqco.commands.compare import parse_against, write_comparisons
+    from eqco.report.comparisons import Request
+
+    request = Request(
+        parse_against(against),
+        tuple(filter(None, pool.split(","))),
+        protocol,
+        equivalence,
+        correct == "holm",
+    )
+    grid = _grid(study)
+    print(write_comparisons(grid, _folder(results, grid.study), request), end="")
 
 
 @app.command("cells")

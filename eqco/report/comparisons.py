@@ -1,0 +1,236 @@
+"""Comparisons of configurations with a reference that differs from them in the named axes alone."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from eqco.errors import InputError
+from eqco.report.statistics import Estimate, holm, paired, sign_flip, welch
+
+VALUES = ("seed", "accuracy", "hole")
+VERDICT = {1: "above", -1: "below"}
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Request:
+    """A reference to compare with, and how.
+
+    Args:
+        against: the reference's values by axis, as a table writes them. α is an axis where
+            configurations differ in it alone.
+        pool: axes whose values are averaged, seed by seed, before the comparison.
+        protocol: the only one to compare by; None: each.
+        equivalence: points within which a difference is of no interest; None: not tested.
+        adjust: whether p is adjusted for the number of comparisons by a protocol (Holm).
+    """
+
+    against: dict[str, str]
+    pool: tuple[str, ...] = ()
+    protocol: str | None = None
+    equivalence: float | None = None
+    adjust: bool = True
+
+
+def compare(accuracies: pd.DataFrame, request: Request) -> pd.DataFrame:
+    """Compare every configuration with the one that has the named values and is else the same.
+
+    Args:
+        accuracies: a row per cell and protocol, of ``tables.read_study``.
+        request: what to compare.
+
+    Returns:
+        A row per comparison and protocol: the axes; ``protocol``; ``test``, ``paired`` or, of arms
+        with other seeds than the reference's, ``Welch``; ``n``, pairs, or the seeds of both arms as
+        ``4+5``; ``difference``, ``low``, ``high`` (95 % t interval), ``sd`` of the pairs'
+        differences, ``above``, pairs above 0; ``p``, ``p_flip``, ``p_adjusted``; ``detectable``,
+        the difference found with power 0.8; ``correlation`` of the arms over seeds; with an
+        equivalence bound ``p_equivalence``; ``verdict``. Accuracies are in percent, differences in
+        points.
+
+    Raises:
+        InputError: an axis, value or protocol is unknown, nothing matches, or all have one seed.
+    """
+    axes = [str(name) for name in accuracies if name not in (*VALUES, "protocol")]
+    _check(accuracies, axes, request)
+    if request.protocol:
+        accuracies = accuracies[accuracies["protocol"] == request.protocol]
+    rows = []
+    for protocol, of_protocol in accuracies.groupby("protocol", sort=False):
+        kept, arms = _arms(of_protocol, request)
+        for key, reference in _references(kept, arms, request.against).items():
+            row = {**dict(zip(kept, key, strict=True)), "protocol": protocol}
+            numbers = _difference(arms[key].accuracy, arms[reference].accuracy, request.equivalence)
+            rows.append({**row, **numbers})
+    named = ", ".join(f"{axis}={value}" for axis, value in request.against.items())
+    if not rows:
+        raise InputError(f"--against: {named}: no configuration differs from one in these alone")
+    table = pd.DataFrame(rows)
+    if "difference" not in table:
+        raise InputError(f"--against: {named}: one seed: a comparison needs two or more")
+    return _with_verdicts(table, request)
+
+
+Key = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A configuration: its accuracy by seed, NaN in a hole, and the values that it is a mean of."""
+
+    accuracy: dict[int, float]
+    pooled: frozenset[Key]
+
+
+def _arms(rows: pd.DataFrame, request: Request) -> tuple[list[str], dict[Key, Arm]]:
+    """The axes that are not pooled, and the arms by their values.
+
+    A seed of a pooled arm counts if all that is pooled has it.
+    """
+    # another margin's α is derived from its K
+    rows = rows.assign(alpha=rows["alpha"].where(rows["margin"] == "eqco", ""))
+    axes = [str(name) for name in rows if name not in (*VALUES, "protocol", "alpha")]
+    if "alpha" in request.against or rows.groupby(axes)["alpha"].nunique().max() > 1:
+        axes.append("alpha")  # else it goes with K, the margin or the method
+    axes = [name for name in axes if name not in request.pool]
+    arms: dict[Key, Arm] = {}
+    for key, arm in rows.groupby(axes, sort=False):
+        by_seed = arm.groupby("seed", sort=False)["accuracy"]
+        means = by_seed.agg(lambda values: values.mean(skipna=False))
+        means = means[by_seed.size() == by_seed.size().max()]
+        pooled = frozenset(arm[list(request.pool)].itertuples(index=False, name=None))
+        by_number = {int(str(seed)): float(mean) for seed, mean in means.items()}
+        arms[tuple(key)] = Arm(by_number, pooled)
+    return axes, arms
+
+
+def _references(axes: list[str], arms: dict[Key, Arm], against: dict[str, str]) -> dict[Key, Key]:
+    """The reference of each arm that has one, by their values."""
+    place = {axis: i for i, axis in enumerate(axes)}
+    others = [i for axis, i in place.items() if axis not in (*against, "alpha")]
+    named = {place[axis]: value for axis, value in against.items()}
+
+    def rest(key: Key) -> Key:
+        return tuple(key[i] for i in others)
+
+    candidates: dict[Key, list[Key]] = {}
+    for key in arms:
+        if all(str(key[i]) == value for i, value in named.items()):
+            candidates.setdefault(rest(key), []).append(key)
+    found = {}
+    for key, arm in arms.items():
+        fitting = candidates.get(rest(key), [])
+        if "alpha" in place and "alpha" not in against:
+            i = place["alpha"]  # two of EqCo's margins have the same; another margin has none
+            fitting = [one for one in fitting if "" in (one[i], key[i]) or one[i] == key[i]]
+        if len(fitting) > 1:
+            values = ", ".join(one[place["alpha"]] for one in fitting)
+            raise InputError(f"--against: several fit: name alpha too, one of {values}")
+        if fitting and fitting[0] != key and arms[fitting[0]].pooled == arm.pooled:
+            found[key] = fitting[0]
+    return found
+
+
+def _check(accuracies: pd.DataFrame, axes: list[str], request: Request) -> None:
+    for option, names in (("--against", list(request.against)), ("--pool", list(request.pool))):
+        for name in names:
+            if name not in axes:
+                raise InputError(f"{option}: {name}: not an axis; allowed: {', '.join(axes)}")
+    if twice := set(request.against) & set(request.pool):
+        raise InputError(f"--pool: {twice.pop()}: --against names it: compare it, or pool it")
+    for axis, value in request.against.items():
+        values = list(dict.fromkeys(map(str, accuracies[axis])))
+        if value not in values:
+            allowed = ", ".join(filter(None, values))
+            raise InputError(f"--against: {axis}={value}: no such value; allowed: {allowed}")
+    protocols = list(accuracies["protocol"].unique())
+    if request.protocol not in (None, *protocols):
+        allowed = ", ".join(protocols)
+        raise InputError(f"--protocol: {request.protocol}: unknown; allowed: {allowed}")
+    if request.equivalence is not None and not request.equivalence > 0:
+        raise InputError(f"--equivalence: {request.equivalence:g}: must be above 0 points")
+
+
+def _difference(
+    arm: dict[int, float], reference: dict[int, float], bound: float | None
+) -> dict[str, Any]:
+    """The numbers of one comparison; without a difference if it has fewer than two pairs."""
+    if arm.keys() == reference.keys():
+        both = np.array([[arm[seed], reference[seed]] for seed in arm])  # (n, 2)
+        both = both[~np.isnan(both).any(axis=1)]
+        d = both[:, 0] - both[:, 1]
+        row: dict[str, Any] = {"test": "paired", "n": str(len(d))}
+        if len(d) < 2:
+            return row
+        row |= {"sd": d.std(ddof=1), "above": int((d > 0).sum()), "p_flip": sign_flip(d)}
+        if both.std(axis=0).all() and len(d) > 2:
+            row["correlation"] = float(np.corrcoef(both.T)[0, 1])
+        return {**row, **_numbers(paired(d), bound)}
+    first, second = (np.array([x for x in one.values() if x == x]) for one in (arm, reference))
+    row = {"test": "Welch", "n": f"{len(first)}+{len(second)}"}
+    if min(len(first), len(second)) < 2:
+        return row
+    return {**row, **_numbers(welch(first, second), bound)}
+
+
+def _numbers(estimate: Estimate, bound: float | None) -> dict[str, float]:
+    low, high = estimate.interval()
+    numbers = {"difference": estimate.difference, "low": low, "high": high, "p": estimate.p()}
+    numbers["detectable"] = estimate.detectable()
+    if bound is not None:
+        numbers["p_equivalence"] = estimate.p_equivalence(bound)
+    return numbers
+
+
+def _with_verdicts(table: pd.DataFrame, request: Request) -> pd.DataFrame:
+    """Add ``p_adjusted`` and ``verdict``; put the columns in order."""
+    adjusted = ["p", *(["p_equivalence"] if request.equivalence is not None else [])]
+    table["p_adjusted"] = table["p"]
+    if request.adjust:
+        for name, target in zip(adjusted, ("p_adjusted", "p_equivalence"), strict=False):
+            for _, rows in table.dropna(subset=[name]).groupby("protocol", sort=False):
+                table.loc[rows.index, target] = holm(rows[name].tolist())
+    table["verdict"] = [_verdict(row) for _, row in table.iterrows()]
+    numbers = ["test", "n", "difference", "low", "high", "sd", "above", "p", "p_flip", "p_adjusted"]
+    numbers += [*adjusted[1:], "detectable", "correlation", "verdict"]
+    axes = [name for name in table if name not in numbers]
+    return table.reindex(columns=[*axes, *numbers])
+
+
+def _verdict(row: "pd.Series[Any]") -> str:
+    """``equivalent`` if that was tested and found; else ``above``, ``below`` or ``undecided``."""
+    if row.get("p_equivalence", math.nan) < LEVEL:
+        return "equivalent"
+    if row["p_adjusted"] < LEVEL:
+        return VERDICT[1 if row["difference"] > 0 else -1]
+    return "undecided"
+
+
+def markdown(table: pd.DataFrame, request: Request) -> str:
+    """The table of ``compare`` for a reader: what differs between its rows, and the numbers."""
+    axes = list(table)[: list(table).index("test")]
+    varying = [a for a in axes if table[a].nunique() > 1 or a in request.against]
+    shown = table[varying].astype(str)
+    shown["n"] = table["n"] + table["test"].map({"paired": "", "Welch": ", unpaired"})
+    shown["difference [95 %]"] = [
+        "" if math.isnan(d) else f"{d:+.2f} [{low:+.2f}, {high:+.2f}]".replace("-", "−")
+        for d, low, high in zip(table["difference"], table["low"], table["high"], strict=True)
+    ]
+    columns = {"p": "p", "p_adjusted": "p, Holm" if request.adjust else "", "p_flip": "p, flips"}
+    if request.equivalence is not None:
+        columns["p_equivalence"] = f"p, beyond ± {request.equivalence:g}"
+    for name, head in columns.items():
+        if head:
+            shown[head] = table[name].map(_p)
+    shown["found with power 0.8"] = table["detectable"].map(lambda x: f"{x:.1f}" if x == x else "")
+    shown["verdict"] = table["verdict"]
+    return shown.to_markdown(index=False, disable_numparse=True)
+
+
+def _p(p: float) -> str:
+    if math.isnan(p):
+        return ""
+    return "< .001" if p < 0.0005 else f"{p:.3f}".removeprefix("0")
