@@ -97,6 +97,7 @@ def _train(
 
     A training that diverges is a result too, so that the grid goes on: ``failed`` says why.
     """
+    study = study.of(cell)
     check(study, cell, device, ranks())
     if study.pretrain.precision == "bfloat16" and not has_bfloat16_units(device):
         print(

@@ -7,6 +7,7 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
+from eqco.report.columns import settings
 from eqco.report.lines import COLORS, shift_of, ticks_of
 
 # the same as lines.MARKERS, in order
@@ -42,13 +43,12 @@ def switches(table: pd.DataFrame) -> dict[str, list[str]]:
         table: of ``tables.aggregate``.
     """
     choices = {"protocol": list(table["protocol"].unique())}
-    for name in ("alpha", "temperature", "batch", "optimizer", "lr", "weight_decay"):
-        if name in table:
-            # another margin's α is derived from its K: nothing to choose
-            rows = table[table["margin"] == "eqco"] if name == "alpha" else table
-            values = [str(value) for value in rows[name].unique()]
-            if len(values) > 1:
-                choices[name] = [ALL, *values]
+    for name in ("alpha", *settings(table)):
+        # another margin's α is derived from its K: nothing to choose
+        rows = table[table["margin"] == "eqco"] if name == "alpha" else table
+        values = [str(value) for value in rows[name].unique()]
+        if len(values) > 1:
+            choices[name] = [ALL, *values]
     return choices
 
 

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import pandas as pd
+
 
 @dataclass(frozen=True)
 class Column:
@@ -40,3 +42,29 @@ COLUMNS = {
         "ours minus each published value, in points; the value, its paper and protocol",
     ),
 }
+
+# columns that name a line, or place a point on it
+LINE = ("method", "loss", "negatives", "margin", "alpha")
+
+
+def configuration(table: pd.DataFrame) -> list[str]:
+    """The columns that say what a row is of: those before the protocol."""
+    return list(table.columns[: table.columns.get_loc("protocol")])
+
+
+def settings(table: pd.DataFrame) -> list[str]:
+    """The columns of a configuration that may tell two lines of one loss apart: τ and axes."""
+    return [name for name in configuration(table) if name not in LINE]
+
+
+def column(name: str) -> Column:
+    """A column of a table; a key of the recipe that is an axis goes by its own name."""
+    words = name.replace("_", " ")
+    return COLUMNS.get(name, Column(words, "", words))
+
+
+def shown(table: pd.DataFrame) -> dict[str, Column]:
+    """The columns of a report's table: the configuration, and what was measured."""
+    rest = list(COLUMNS)[list(COLUMNS).index("protocol") :]
+    names = [*configuration(table), *(name for name in rest if name in table)]
+    return {name: column(name) for name in names}

@@ -4,6 +4,8 @@ from itertools import pairwise
 
 import pandas as pd
 
+from eqco.report.columns import settings
+
 NAMES = {"0": "InfoNCE (m = 0)", "eqco": "EqCo (m = τ log α/K)", "inf": "DCL (m = ∞)"}
 # Okabe and Ito's colours, which the colour-blind can tell apart, and grey
 COLORS = (
@@ -17,11 +19,7 @@ def lines_of(accuracies: pd.DataFrame) -> list[str]:
     """The name of each row's line: its margin or loss, and the other axes that separate lines."""
     # an axis with one value per K, as the batch may be, does not separate lines
     at_a_point = accuracies.groupby(["method", "negatives"])
-    varying = [
-        name
-        for name in ("temperature", "batch", "optimizer", "lr", "weight_decay")
-        if name in accuracies and at_a_point[name].nunique().max() > 1
-    ]
+    varying = [name for name in settings(accuracies) if at_a_point[name].nunique().max() > 1]
     eqco = accuracies[accuracies["margin"] == "eqco"]
     several_alphas = eqco.groupby("method")["alpha"].nunique().max() > 1
     names = []

@@ -14,7 +14,7 @@ import vl_convert
 import yaml
 
 from eqco.report import charts, tables
-from eqco.report.columns import COLUMNS
+from eqco.report.columns import column, configuration, shown
 from eqco.report.lines import lines_of
 from eqco.store import provenance
 from eqco.study.grid import Grid
@@ -37,12 +37,12 @@ def render(grid: Grid, results: Path, source: Path, published: Path) -> str:
     study = grid.study
     accuracies, summaries = tables.read_study(grid, results, unfinished=True)
     table = tables.beside_published(tables.aggregate(accuracies), grid, published)
-    configuration = list(table.columns[: table.columns.get_loc("protocol")])
+    named = configuration(table)
     deviation = table["std"].map(lambda std: f" ± {std}" if std else "")
     table = table.assign(
         accuracy=(table["mean"] + deviation).where(table["mean"] != "", "hole"),
         line=lines_of(table),
-        id=table.groupby(configuration, sort=False).ngroup(),
+        id=table.groupby(named, sort=False).ngroup(),
     )
     rows = table.to_dict("records")
     for row in rows:
@@ -60,6 +60,7 @@ def render(grid: Grid, results: Path, source: Path, published: Path) -> str:
     )
     limit = max(FEWEST, EPOCHS // len(summaries))
     methods = list(table["method"].unique())
+    epochs = sorted({study.of(one.cell).pretrain.epochs for one in grid.cells.values()})
     return environment.get_template("page.html.jinja").render(
         study=study,
         cells=len(summaries),
@@ -70,17 +71,17 @@ def render(grid: Grid, results: Path, source: Path, published: Path) -> str:
             if summary.get(why)
         ],
         methods=methods,
+        epochs=epochs,
         switches=charts.switches(table),
-        columns=COLUMNS,
+        column=column,
+        columns=shown(table),
         curves=charts.CURVES,
         charts={
             **{f"against-{name}": charts.against_k(table, name) for name in methods},
-            **{
-                f"curve-{name}": charts.curve(name, study.pretrain.epochs) for name in charts.CURVES
-            },
+            **{f"curve-{name}": charts.curve(name, epochs[-1]) for name in charts.CURVES},
         },
-        histories=_histories(accuracies, configuration, summaries, limit),
-        thinned=limit if study.pretrain.epochs > limit else None,
+        histories=_histories(accuracies, named, summaries, limit),
+        thinned=limit if epochs[-1] > limit else None,
         table=rows,
         commit=_commit(made_by["made_by"]) if made_by else None,
         source=os.path.relpath(source.resolve(), results.resolve().parents[1]),
@@ -110,12 +111,12 @@ def _commit(makers: list[dict[str, Any]]) -> str | None:
 
 
 def _histories(
-    accuracies: pd.DataFrame, configuration: list[str], summaries: list[dict[str, Any]], limit: int
+    accuracies: pd.DataFrame, named: list[str], summaries: list[dict[str, Any]], limit: int
 ) -> dict[int, list[dict[str, Any]]]:
     """The curves of each configuration's seeds, by its number in the table's order."""
     first = accuracies["protocol"].iloc[0]
     one_a_cell = accuracies[accuracies["protocol"] == first]
-    ids = one_a_cell.groupby(configuration, sort=False).ngroup()
+    ids = one_a_cell.groupby(named, sort=False).ngroup()
     histories: dict[int, list[dict[str, Any]]] = {}
     for i, seed, summary in zip(ids, one_a_cell["seed"], summaries, strict=True):
         epochs = _thinned(summary.get("history", []), limit)

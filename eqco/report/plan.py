@@ -30,7 +30,7 @@ class Estimate:
     Args:
         cells: in the grid.
         images: in the training split.
-        epochs: of each training.
+        epochs: of each training; several if they are an axis.
         pairs: of views, over all epochs and cells.
         measured: hours of training at the speed of the study's own finished cells, and the file
             that holds that speed; None before the first.
@@ -46,7 +46,7 @@ class Estimate:
 
     cells: int
     images: int
-    epochs: int
+    epochs: list[int]
     pairs: int
     measured: tuple[float, Path] | None
     training: list[Hours]
@@ -69,9 +69,16 @@ def estimate(grid: Grid, images: int, results: Path, speeds: Path) -> Estimate:
         speeds: CSV file of speeds by backbone and image size.
     """
     study, cells = grid.study, [one.cell for one in grid.cells.values()]
-    recipe, probe = study.pretrain, study.evaluate.linear
-    pairs = [recipe.epochs * (images // cell.batch) * cell.batch for cell in cells]
-    units = [cost.forward_units(cell.method, recipe.symmetric) for cell in cells]
+    probe = study.evaluate.linear
+    recipes = [study.of(cell).pretrain for cell in cells]
+    pairs = [
+        recipe.epochs * (images // cell.batch) * cell.batch
+        for cell, recipe in zip(cells, recipes, strict=True)
+    ]
+    units = [
+        cost.forward_units(cell.method, recipe.symmetric)
+        for cell, recipe in zip(cells, recipes, strict=True)
+    ]
     passes = sum(count * unit for count, unit in zip(pairs, units, strict=True))
     probe_passes = len(cells) * probe.epochs * images if probe.augment else 0
     provenance, measured = results / "provenance.json", None
@@ -80,13 +87,13 @@ def estimate(grid: Grid, images: int, results: Path, speeds: Path) -> Estimate:
         measured = (sum(pairs) / images_per_s / 3600, provenance)
     rows = _speeds(speeds, study)
     # all that sizes, and the memory of a step, depend on
-    keys = [(cell.method, cell.negatives, cell.batch, cell.optimizer) for cell in cells]
+    keys = [(cell.method, cell.negatives, cell.batch, cell.settings) for cell in cells]
     different = dict(zip(keys, cells, strict=True))
     sizes = {key: cost.saved_bytes(study, cell) for key, cell in different.items()}
     return Estimate(
         cells=len(cells),
         images=images,
-        epochs=recipe.epochs,
+        epochs=sorted({recipe.epochs for recipe in recipes}),
         pairs=sum(pairs),
         measured=measured,
         training=_hours(passes, rows),
@@ -106,9 +113,10 @@ def estimate(grid: Grid, images: int, results: Path, speeds: Path) -> Estimate:
 
 def lines(estimate: Estimate) -> list[tuple[str, str]]:
     """An estimate for people: lines of a name and a text."""
+    epochs = " or ".join(f"{count:,}" for count in estimate.epochs)
     rows = [
         ("cells", f"{estimate.cells:,}, each a training and {len(EVALUATIONS)} evaluations"),
-        ("pairs", f"{estimate.pairs:,}: {estimate.images:,} images, {estimate.epochs:,} epochs"),
+        ("pairs", f"{estimate.pairs:,}: {estimate.images:,} images, {epochs} epochs"),
     ]
     if estimate.measured:
         hours, file = estimate.measured

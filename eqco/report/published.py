@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from eqco.study.cell import Cell, text
+from eqco.study.axes import text
+from eqco.study.cell import Cell
 from eqco.study.methods import METHODS
 from eqco.study.recipe import Augment
 from eqco.study.study import Study
@@ -37,6 +38,7 @@ def matches(study: Study, cell: Cell, protocol: str, file: Path) -> pd.DataFrame
     """
     if not file.is_file():
         return pd.DataFrame(columns=["paper", "temperature", "protocol", "value"])
+    study = study.of(cell)
     loss, alpha = _loss(cell)
     settings = {
         "dataset": DATASETS.get(study.data.name, study.data.name),

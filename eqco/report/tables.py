@@ -8,16 +8,15 @@ from typing import Any
 import pandas as pd
 
 from eqco.errors import InputError
-from eqco.report.columns import COLUMNS
+from eqco.report.columns import COLUMNS, column, settings
 from eqco.report.published import TUNED, matches
 from eqco.store.archive import stand_ins
 from eqco.store.cells import read_cell
-from eqco.study.cell import Cell, text
+from eqco.study.axes import name_of, text
+from eqco.study.cell import Cell
 from eqco.study.grid import Grid
 from eqco.study.study import Study
 
-# columns of a study that has them as axes
-CHOSEN = ("loss", "batch", "optimizer", "lr", "weight_decay")
 HOLES = ("failed", "missing")  # keys of a summary that say why a cell has no accuracy
 # columns headed by their symbols in Markdown; the others by their names, as in table.csv
 SYMBOLS = ("negatives", "margin", "alpha", "temperature", "seeds", "values")
@@ -35,7 +34,7 @@ def read_study(
 
     Returns:
         A row per cell and protocol, in the grid's order, and a summary per cell. The columns are
-        the configuration (``CHOSEN`` only if the study has them as axes), ``seed``, ``accuracy`` in
+        the configuration (its axes, α and τ), ``seed``, ``accuracy`` in
         percent, NaN in a hole, and ``hole``: ``failed``, ``missing`` or empty. The summary of a
         missing cell holds the reason, ``missing``.
 
@@ -70,21 +69,20 @@ def read_study(
     return pd.DataFrame(rows), summaries
 
 
-def _configuration(cell: Cell, named: list[str]) -> dict[str, int | str]:
+def _configuration(cell: Cell, axes: list[str]) -> dict[str, int | str]:
+    """The configuration of a cell: its axes, α and τ; empty where it does not read an axis."""
     has_margin = cell.loss == "info-nce"
     columns: dict[str, int | str] = {
         "method": cell.method,
-        "loss": cell.loss,
+        **({"loss": cell.loss} if "loss" in axes else {}),
         "negatives": cell.negatives,
         "margin": text(cell.margin) if has_margin else "",
         "alpha": text(cell.effective_alpha) if has_margin else "",
         "temperature": text(cell.temperature),
-        "batch": cell.batch,
-        "optimizer": cell.optimizer or "",
-        "lr": text(cell.lr),
-        "weight_decay": "" if cell.weight_decay is None else text(cell.weight_decay),
     }
-    return {k: v for k, v in columns.items() if k not in CHOSEN or k in named}
+    others: dict[str, int | str] = {"batch": cell.batch, "lr": text(cell.lr)}
+    others |= {name_of(key): text(value) for key, value in cell.settings}
+    return columns | {name: others.get(name, "") for name in axes if name not in (*columns, "seed")}
 
 
 def aggregate(accuracies: pd.DataFrame) -> pd.DataFrame:
@@ -181,11 +179,11 @@ def metrics(table: pd.DataFrame) -> dict[str, dict[str, float]]:
     A configuration is named by its method, K and m, and by the other columns that differ within
     the table.
     """
-    others = ("loss", "temperature", "batch", "optimizer", "lr", "weight_decay")
+    others = [name for name in ("loss", *settings(table)) if name in table]
     names = ["method", "negatives", "margin"]
-    names += [name for name in others if name in table and table[name].nunique() > 1]
+    names += [name for name in others if table[name].nunique() > 1]
     names += ["alpha"] * (table[table["margin"] == "eqco"]["alpha"].nunique() > 1)
-    symbols = {name: f"{COLUMNS[name].symbol}=" for name in names}
+    symbols = {name: f"{column(name).symbol}=" for name in names}
     symbols |= {"method": "", "loss": ""}  # their values are words
     means: dict[str, dict[str, float]] = {}
     for row in table.to_dict("records"):

@@ -48,6 +48,11 @@ Margin = Annotated[
 # A name becomes a folder: no separator, no leading dot, nothing that a shell reads.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
 Loss = Literal["info-nce", "dclw", "dual-temperature", "info-nce-rescaled", "dcl-rescaled"]
+# keys of a study's `loss` that a loss reads; the others read none
+LOSS_SETTINGS: dict[Loss, tuple[str, ...]] = {
+    "dclw": ("sigma", "detach"),
+    "dual-temperature": ("inter",),
+}
 Optimizer = Literal["sgd", "normalised-sgd", "lars", "adamw"]
 
 
@@ -70,20 +75,27 @@ class Section(BaseModel):
         frozen=True,
         strict=True,
         ser_json_inf_nan="strings",  # JSON has no infinity
+        serialize_by_alias=True,
     )
 
     @model_validator(mode="before")
     @classmethod
     def _unknown_key(cls, values: Any) -> Any:
         if isinstance(values, dict):
+            known = {field.alias or name for name, field in cls.model_fields.items()}
             for key in values:
-                if key not in cls.model_fields:
+                if key not in known:
                     raise PydanticCustomError(
                         "message",
                         "unknown key {key}; allowed: {allowed}",
-                        {"key": repr(key), "allowed": ", ".join(cls.model_fields)},
+                        {"key": repr(key), "allowed": cls.allowed()},
                     )
         return values
+
+    @classmethod
+    def allowed(cls) -> str:
+        """The keys of this section, for the message about an unknown one."""
+        return ", ".join(field.alias or name for name, field in cls.model_fields.items())
 
 
 def refuse(key: str, value: Any, allowed: str) -> None:

@@ -5,7 +5,8 @@ from functools import cached_property
 from typing import Any
 
 from eqco.errors import InputError
-from eqco.study.cell import Cell, axes
+from eqco.study.cell import Cell
+from eqco.study.expansion import axes
 from eqco.study.study import Study, config_hash
 
 
@@ -28,7 +29,7 @@ class Grid:
 
     def __init__(self, study: Study) -> None:
         self.study = study
-        self.axes = axes(study.grid, study.pretrain)
+        self.axes = axes(study)
 
     @cached_property
     def cells(self) -> dict[str, GridCell]:

@@ -48,6 +48,7 @@ def _line(error: ErrorDetails) -> str:
         *("digits", "fashion-mnist", "image-folder", "jpeg-folder"),
         *("float", "literal['eqco']"),
         *("all", "list"),
+        *("mapping", "mappings"),
     }
     key = ".".join(str(part) for part in error["loc"] if part not in tags)
     message = error["msg"][:1].lower() + error["msg"][1:]

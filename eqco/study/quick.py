@@ -3,6 +3,7 @@
 ``snakemake --configfile params/<study>.yaml --config quick=true`` runs it as a study of its own.
 """
 
+import math
 from itertools import product
 from typing import Any
 
@@ -17,6 +18,7 @@ PER_CLASS = 8  # images of a folder
 SIDE = 48  # pixels
 BATCH = 16
 QUEUE = 64
+SHRUNK = ("batch", "epochs", "precision", "warmup_epochs")  # keys of the recipe
 
 
 def shrink(study: Study) -> Study:
@@ -35,7 +37,7 @@ def shrink(study: Study) -> Study:
         data["size"] = min(data["size"], SIDE)
     if "short_side" in data:
         data["short_side"] = min(data["short_side"], SIDE * 8 // 7)
-    groups = study.network.batch_norm_groups
+    groups = math.lcm(*(variant.study.network.batch_norm_groups for variant in study.variants))
     recipe |= {"batch": max(BATCH // groups, 2) * groups, "epochs": 2}
     recipe["precision"] = "float32"  # many CPUs emulate bfloat16, at a tenth of the speed
     recipe["warmup_epochs"] = min(recipe["warmup_epochs"], 0.5)
@@ -43,25 +45,39 @@ def shrink(study: Study) -> Study:
     evaluate["linear"] |= {"epochs": 2, "drops": [1], "batch": 32}
     if evaluate["linear_lbfgs"]:
         evaluate["linear_lbfgs"]["iterations"] = 5
-    blocks = (_cells(block, recipe["batch"], recipe["queue"]) for block in study.grid)
+    blocks = (_cells(block, recipe) for block in study.grid)
     different = {canonical(cell): cell for cells in blocks for cell in cells}
     return parse_study({**values, "grid": list(different.values())}, f"{study.study}, quick")
 
 
-def _cells(block: Block, batch: int, queue: int | None) -> list[dict[str, Any]]:
+def _cells(block: Block, recipe: dict[str, Any]) -> list[dict[str, Any]]:
     """A block for each of its methods, losses and margins."""
     values = block.model_dump(mode="json")
-    first = {key: some and some[:1] for key, some in values.items()}
+    first = {key: some and some[:1] for key, some in values.items() if key != "with"}
     if block.batches:
-        first["batches"] = [batch]
+        first["batches"] = [recipe["batch"]]
+    if "with" in values:
+        mapping = values["with"][0] if isinstance(values["with"], list) else values["with"]
+        first["with"] = {key: _first(key, some, recipe) for key, some in mapping.items()}
     if block.negatives == "all":
         first["negatives"] = "all"
     else:
-        most = [METHODS[method].candidates(batch, queue) or QUEUE for method in block.methods]
-        first["negatives"] = [min(block.negatives[0], *most)]
+        queue = first.get("with", {}).get("pretrain.queue", [recipe["queue"]])[0]
+        candidates = [
+            METHODS[method].candidates(recipe["batch"], queue) for method in block.methods
+        ]
+        first["negatives"] = [min(block.negatives[0], *(most or QUEUE for most in candidates))]
     return [
         {**first, "methods": [method], "losses": loss and [loss], "margins": [margin]}
         for method, loss, margin in product(
             values["methods"], values["losses"] or [None], values["margins"]
         )
     ]
+
+
+def _first(key: str, values: list[Any], recipe: dict[str, Any]) -> list[Any]:
+    """The first value of an axis, or what the quick recipe has in its place."""
+    if key == "pretrain.queue" and values[0]:
+        return [min(values[0], QUEUE)]
+    section, _, name = key.partition(".")
+    return [recipe[name]] if section == "pretrain" and name in SHRUNK else values[:1]

@@ -6,8 +6,13 @@ A rule yields a problem for each breach: the key, its value, and what is allowed
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
+from eqco.study.axes import LISTS
 from eqco.study.cell import Cell
+from eqco.study.expansion import choices
 from eqco.study.methods import METHODS
+from eqco.study.recipe import Pretrain
 
 if TYPE_CHECKING:
     from eqco.study.study import Study
@@ -15,54 +20,82 @@ if TYPE_CHECKING:
 Problem = tuple[str, Any, str]
 
 
+def each_key_once(study: "Study") -> Iterator[Problem]:
+    """A key of the recipe is an axis of a block by one of its lists alone."""
+    for b, block in enumerate(study.grid):
+        named = {key: name for name, key in LISTS.items() if getattr(block, name)}
+        for listed in choices(study, b):
+            for key, options in listed.items():
+                if key in named and not options[0].place.startswith(f"grid.{b}.{named[key]}."):
+                    allowed = f"grid.{b}.{named[key]} lists this key already"
+                    yield options[0].place.rpartition(".")[0], options[0].value, allowed
+
+
+def axes_fit_the_recipe(study: "Study") -> Iterator[Problem]:
+    """A value of an axis is one that its section of the recipe allows."""
+    for b in range(len(study.grid)):
+        for listed in choices(study, b):
+            for key, options in listed.items():
+                section = key.rpartition(".")[0]
+                for value, place in options if section else []:
+                    if study.value(section) is None:
+                        yield place, value, f"the recipe has no {section}"
+                        continue
+                    try:
+                        study.changed(((key, value),))
+                    except ValidationError as error:
+                        message = error.errors()[0]["msg"]
+                        yield place, value, message[:1].lower() + message[1:]
+
+
 def batches_fit_the_data(study: "Study") -> Iterator[Problem]:
     """A batch has at most as many images as the training set."""
     images = study.data.train_size
-    for key, batch in _batches(study):
+    for variant in study.variants:
+        batch = variant.study.pretrain.batch
         if images is not None and batch > images:
-            yield key, batch, f"the data has {images} training images"
+            yield variant.place("pretrain.batch"), batch, f"the data has {images} training images"
 
 
 def batches_split_evenly(study: "Study") -> Iterator[Problem]:
     """A batch splits into equal groups of batch norm."""
-    groups = study.network.batch_norm_groups
-    for key, batch in _batches(study):
+    for variant in study.variants:
+        batch, groups = variant.study.pretrain.batch, variant.study.network.batch_norm_groups
         if batch % groups:
-            yield key, batch, f"must be a multiple of batch_norm_groups, {groups}"
+            allowed = f"must be a multiple of batch_norm_groups, {groups}"
+            yield variant.place("pretrain.batch"), batch, allowed
 
 
 def enough_candidates(study: "Study") -> Iterator[Problem]:
     """K is at most the number of candidates that a method draws its negatives from."""
-    queue = study.pretrain.queue
-    for b, block in enumerate(study.grid):
-        for batch in block.batches or [study.pretrain.batch]:
-            for i, k in enumerate(block.negatives if block.negatives != "all" else []):
-                for method in block.methods:
-                    most = METHODS[method].candidates(batch, queue)
-                    if most is not None and k > most:
-                        allowed = f"{method} allows 1 to {most}, the negatives to draw from"
-                        yield f"grid.{b}.negatives.{i}", k, f"{allowed} at batch {batch}"
+    for b, _, method, recipe in _methods(study):
+        most = METHODS[method].candidates(recipe.batch, recipe.queue)
+        negatives = study.grid[b].negatives
+        for i, k in enumerate(negatives if negatives != "all" else []):
+            if most is not None and k > most:
+                allowed = f"{method} allows 1 to {most}, the negatives to draw from"
+                yield f"grid.{b}.negatives.{i}", k, f"{allowed} at batch {recipe.batch}"
 
 
 def all_candidates(study: "Study") -> Iterator[Problem]:
     """``negatives: all`` needs a method whose candidates are counted."""
-    for b, block in enumerate(study.grid):
-        for method in block.methods if block.negatives == "all" else []:
-            if METHODS[method].candidates(study.pretrain.batch, study.pretrain.queue) is None:
-                yield f"grid.{b}.negatives", "all", f"{method} needs pretrain.queue, its length"
+    for b, _, method, recipe in _methods(study):
+        counted = METHODS[method].candidates(recipe.batch, recipe.queue) is not None
+        if study.grid[b].negatives == "all" and not counted:
+            yield f"grid.{b}.negatives", "all", f"{method} needs pretrain.queue, its length"
 
 
 def symmetric_methods(study: "Study") -> Iterator[Problem]:
     """``pretrain.symmetric`` needs methods for which it is a choice."""
-    for key, method in _methods(study):
-        if study.pretrain.symmetric and not METHODS[method].symmetric:
+    for _, key, method, recipe in _methods(study):
+        if recipe.symmetric and not METHODS[method].symmetric:
             able = ", ".join(name for name, entry in METHODS.items() if entry.symmetric)
             yield key, method, f"pretrain.symmetric is a choice of {able} alone"
 
 
 def key_encoders(study: "Study") -> Iterator[Problem]:
     """``evaluate.key_encoder`` needs methods that have one."""
-    for key, method in _methods(study):
+    for _, key, method, _ in _methods(study):
         if study.evaluate.key_encoder and not METHODS[method].momentum:
             able = ", ".join(name for name, entry in METHODS.items() if entry.momentum)
             yield key, method, f"evaluate.key_encoder is a choice of {able} alone"
@@ -70,8 +103,8 @@ def key_encoders(study: "Study") -> Iterator[Problem]:
 
 def support_set(study: "Study") -> Iterator[Problem]:
     """NNCLR needs the length of its support set."""
-    for key, method in _methods(study):
-        if method == "nnclr" and not study.pretrain.queue:
+    for _, key, method, recipe in _methods(study):
+        if method == "nnclr" and not recipe.queue:
             yield key, method, "needs pretrain.queue, the length of its support set"
 
 
@@ -94,6 +127,8 @@ def each_cell_once(study: "Study") -> Iterator[Problem]:
 
 
 RULES: tuple[Callable[["Study"], Iterator[Problem]], ...] = (
+    each_key_once,
+    axes_fit_the_recipe,
     batches_fit_the_data,
     batches_split_evenly,
     enough_candidates,
@@ -106,17 +141,9 @@ RULES: tuple[Callable[["Study"], Iterator[Problem]], ...] = (
 )
 
 
-def _batches(study: "Study") -> Iterator[tuple[str, int]]:
-    """Every batch of the study's cells, with its key."""
-    for b, block in enumerate(study.grid):
-        for i, batch in enumerate(block.batches or []):
-            yield f"grid.{b}.batches.{i}", batch
-    if not all(block.batches for block in study.grid):
-        yield "pretrain.batch", study.pretrain.batch
-
-
-def _methods(study: "Study") -> Iterator[tuple[str, str]]:
-    """Every method of the study's blocks, with its key."""
-    for b, block in enumerate(study.grid):
-        for i, method in enumerate(block.methods):
-            yield f"grid.{b}.methods.{i}", method
+def _methods(study: "Study") -> Iterator[tuple[int, str, str, Pretrain]]:
+    """Every method of each recipe: its block's number, its key, its name and the recipe."""
+    for variant in study.variants:
+        for i, method in enumerate(study.grid[variant.block].methods):
+            key = f"grid.{variant.block}.methods.{i}"
+            yield variant.block, key, method, variant.study.pretrain

@@ -5,15 +5,17 @@ one source: ``params/schema.json`` is generated from them, for editors.
 """
 
 import hashlib
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
 from eqco.runtime.files import canonical
-from eqco.study.cell import Block, Cell, Place, expand
+from eqco.study.axes import SECTIONS
+from eqco.study.cell import Block, Cell
 from eqco.study.datasets import Data
-from eqco.study.fields import Name, Positive, Section, refuse
+from eqco.study.expansion import Place, Variant, expand, variants
+from eqco.study.fields import LOSS_SETTINGS, Name, Positive, Section, refuse
 from eqco.study.protocols import Evaluate
 from eqco.study.recipe import Augment, LossSettings, Network, Pretrain
 from eqco.study.rules import RULES
@@ -40,26 +42,66 @@ class Study(Section):
                 refuse(*problem)
         return self
 
-        return self
-
     @cached_property
     def places(self) -> tuple[Place, ...]:
         """Every cell of the grid with its path, in the order of the study file."""
-        return tuple(expand(self.grid, self.pretrain, self.alpha, self.temperature))
+        return tuple(expand(self))
+
+    @cached_property
+    def variants(self) -> tuple[Variant, ...]:
+        """Every recipe that a cell of the grid has."""
+        return tuple(variants(self))
+
+    @cached_property
+    def changes(self) -> dict[tuple[tuple[str, Any], ...], "Study"]:
+        """The results of ``changed``."""
+        return {}
+
+    def value(self, key: str) -> Any:
+        """The value of a dotted key, e.g. ``pretrain.lr``; None within a section that is None."""
+        section: Any = self
+        for name in key.split("."):
+            section = getattr(section, name, None)
+        return section
+
+    def changed(self, values: tuple[tuple[str, Any], ...]) -> "Study":
+        """The study with other values of its recipe, by dotted key, and without its axes for them.
+
+        Raises:
+            ValidationError: of pydantic, if a section does not allow a value.
+        """
+        if values not in self.changes:
+            sections = {name: self.value(name).model_dump() for name in SECTIONS}
+            for key, value in values:
+                *path, last = key.split(".")
+                section = reduce(lambda inner, name: inner[name], path, sections)
+                section[last] = list(value) if isinstance(value, tuple) else value
+            fields = {name: getattr(self, name) for name in type(self).model_fields}
+            checked = {name: SECTIONS[name].model_validate(sections[name]) for name in SECTIONS}
+            self.changes[values] = Study.model_construct(**{**fields, **checked})
+        return self.changes[values]
+
+    def of(self, cell: Cell) -> "Study":
+        """The study as a cell sees it: the recipe with the values of the cell's axes."""
+        return self.changed(cell.settings) if cell.settings else self
 
     def resolve(self, cell: Cell) -> dict[str, Any]:
         """The configuration of a cell: all that its pretraining depends on, as plain values."""
-        parts = self.model_dump(mode="json", include={"data", "augment", "network", "pretrain"})
+        own = self.of(cell)
+        parts = own.model_dump(mode="json", include={"data", "augment", "network", "pretrain"})
         parts["data"].pop("root", None)  # where the files lie is not what they are
         parts["data"].pop("path", None)
-        # the cell's stand in place of the recipe's
-        for axis in ("batch", "optimizer", "lr", "weight_decay"):
-            if getattr(cell, axis) is not None:
-                parts["pretrain"].pop(axis, None)  # the default optimiser is not written
-        parts["pretrain"].pop("lr_per", None)  # the cell's learning rate follows from it
-        reads_settings = cell.loss in ("dclw", "dual-temperature")
-        settings = self.loss.model_dump(mode="json") if reads_settings else None
-        return {**parts, "loss": settings, "cell": cell.model_dump(mode="json")}
+        written = cell.model_dump(mode="json")
+        # These two stand in the cell if they are axes, which is older than the other axes.
+        for key in ("optimizer", "weight_decay"):
+            if f"pretrain.{key}" in dict(cell.settings):
+                written[key] = getattr(own.pretrain, key)
+                parts["pretrain"].pop(key, None)  # the default optimiser is not written
+        # The cell has these, scaled if the recipe says so.
+        for key in ("batch", "lr", "lr_per"):
+            parts["pretrain"].pop(key, None)
+        settings = own.loss.model_dump(mode="json") if cell.loss in LOSS_SETTINGS else None
+        return {**parts, "loss": settings, "cell": written}
 
 
 def config_hash(resolved: dict[str, Any]) -> str:

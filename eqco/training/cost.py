@@ -51,6 +51,7 @@ def estimate(study: Study, cell: Cell, ranks: int = 1) -> int:
         cell: the method, its K and the batch.
         ranks: the number of ranks that share the batch.
     """
+    study = study.of(cell)
     channels, size = study.data.channels, study.data.size
     encoder, method = _build(study, cell)
     views = torch.empty(cell.batch // ranks, channels, size, size, device="meta")
@@ -94,6 +95,7 @@ def check(study: Study, cell: Cell, device: torch.device, ranks: int) -> None:
 
 def _build(study: Study, cell: Cell) -> tuple[Encoder, Contrastive]:
     """The networks of a cell on the meta device, whose tensors have a size but no memory."""
+    study = study.of(cell)
     with torch.device("meta"):
         encoder = Encoder(study.network, study.data.channels)
         return encoder, build(cell, encoder, study.pretrain)
@@ -104,7 +106,7 @@ def _trained(method: Contrastive) -> list[Tensor]:
 
 
 def _slots(study: Study, cell: Cell) -> int:
-    return SLOTS[cell.optimizer or study.pretrain.optimizer]
+    return SLOTS[study.of(cell).pretrain.optimizer]
 
 
 def _bytes(tensors: Any) -> int:

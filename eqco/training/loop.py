@@ -65,7 +65,7 @@ def pretrain(
         training.restore(state.step, state.tensors)
         epoch.resume(state)
         history = state.values["history"]
-    _write_progress(progress, history, study.pretrain.epochs)
+    _write_progress(progress, history, training.recipe.epochs)
 
     while training.step < training.steps:
         epoch.add(training.advance())
@@ -74,7 +74,7 @@ def pretrain(
             history.append(epoch.entry())
             if rank() == 0:
                 report(history[-1])
-            _write_progress(progress, history, study.pretrain.epochs)
+            _write_progress(progress, history, training.recipe.epochs)
             epoch.start()
         resumable.after_step(
             training.step, training.steps, lambda: _state(training, epoch, history)

@@ -5,7 +5,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eqco.study.cell import Cell
 from eqco.study.fields import Optimizer
 from eqco.study.recipe import Pretrain
 
@@ -92,23 +91,27 @@ class LARS(torch.optim.SGD):
         super().step()
 
 
-def build(cell: Cell, recipe: Pretrain, method: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser of a cell, over the method's parameters that are trained.
+def build(recipe: Pretrain, method: nn.Module, *, lr: float) -> torch.optim.Optimizer:
+    """The optimiser of a recipe, over the method's parameters that are trained.
 
     AdamW is torch's: its β1 is ``momentum``, its β2 0.999.
+
+    Args:
+        recipe: the optimiser's name, momentum and weight decay.
+        method: the networks.
+        lr: learning rate.
     """
     trained = [p for p in method.parameters() if p.requires_grad]
     weights = [p for p in trained if p.ndim > 1]
     others = [p for p in trained if p.ndim <= 1]  # batch norm and biases
-    decay = recipe.weight_decay if cell.weight_decay is None else cell.weight_decay
-    lr, momentum = cell.lr, recipe.momentum
+    decay, momentum = recipe.weight_decay, recipe.momentum
 
     def groups(key: str) -> list[dict[str, Any]]:
         if recipe.decay_norm_and_bias:
             return [{"params": trained, key: decay}]
         return [{"params": weights, key: decay}, {"params": others, key: 0.0}]
 
-    match cell.optimizer or recipe.optimizer:
+    match recipe.optimizer:
         case "normalised-sgd":
             return NormalisedSGD(groups("decay"), lr=lr, momentum=momentum)
         case "lars":

@@ -58,7 +58,7 @@ class Training:
 
     Args:
         study: the recipe.
-        cell: the method and its K, margin, α, τ and seed.
+        cell: the method and its K, margin, α, τ and seed, and its own values of the recipe.
         data: folder of the packed dataset.
         device: where to train.
 
@@ -67,6 +67,7 @@ class Training:
     """
 
     def __init__(self, study: Study, cell: Cell, data: Path, device: torch.device) -> None:
+        study = study.of(cell)
         self.cell, self.recipe, self.device = cell, study.pretrain, device
         self.settings = study.loss
         if device.type == "cpu":
@@ -92,7 +93,7 @@ class Training:
         self.method = method.to(device).to(memory_format=torch.channels_last).train()
         self.model = with_mean_gradients(method) if ranks() > 1 else method
         self.loss_of = objective(cell, study.loss)
-        self.optimizer = optimizers.build(cell, self.recipe, method)
+        self.optimizer = optimizers.build(self.recipe, method, lr=cell.lr)
         self.step = 0
         self.diagnosis: Tensor  # (5,)
         self.steps_per_epoch, self.steps = self.views.steps_per_epoch, self.views.steps

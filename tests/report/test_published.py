@@ -10,7 +10,8 @@ from helpers import ROOT, cells, with_values
 
 from eqco.report import tables
 from eqco.report.published import matches
-from eqco.study.cell import Cell, text
+from eqco.study.axes import text
+from eqco.study.cell import Cell
 from eqco.study.grid import Grid
 from eqco.study.load import load_study, parse_study
 from eqco.study.methods import METHODS

@@ -21,7 +21,13 @@ from eqco.study.study import Study, config_hash
 from eqco.training.objective import objective
 
 VALUES = yaml.safe_load(TINY.read_text())
-PATH = re.compile(r"[a-z]+~[A-Za-z0-9.+-]+(/[a-z]+~[A-Za-z0-9.+-]+)*")
+PATH = re.compile(r"[a-z_]+~[A-Za-z0-9.+-]+(/[a-z_]+~[A-Za-z0-9.+-]+)*")
+
+WITHS = [
+    None,
+    {"pretrain.sampling": ["shared", "independent"], "augment.crop": [[0.2, 1], [0.5, 1]]},
+    [{"pretrain.lr": [0.1], "pretrain.weight_decay": [0]}, {"network.projector": [[16, 8], [8]]}],
+]
 
 anything = st.recursive(
     st.none()
@@ -52,6 +58,7 @@ def places(value: Any, path: tuple = ()) -> list[tuple]:
 def damaged(draw) -> Any:
     """The tiny study with some of its values replaced by anything, removed, or added to."""
     study = copy.deepcopy(VALUES)
+    study["grid"][0]["with"] = draw(st.sampled_from([{"pretrain.ema": [0.9]}, [{}], {}]))
     for _ in range(draw(st.integers(1, 3))):
         *way, last = draw(st.sampled_from(places(study)))
         inner = study
@@ -138,6 +145,7 @@ def valid(draw) -> dict[str, Any]:
             "losses": loss,
             "batches": batches,
             "temperatures": draw(st.sampled_from([None, [0.1, 1.0]])),
+            "with": draw(st.sampled_from(WITHS)),
             "seeds": draw(st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=2, unique=True)),
         }
     ]
@@ -151,6 +159,7 @@ def test_any_valid_cell_takes_a_step(values, seed):
     check_cells(study)
     generator = torch.Generator().manual_seed(seed)
     cell = list(cells(study).values())[seed % len(cells(study))]
+    study = study.of(cell)
     model = build(cell, Encoder(study.network, channels=1), study.pretrain)
     views = torch.rand(2, cell.batch, 1, 8, 8, generator=generator)
     positive, negatives = model(*views, generator)

@@ -11,7 +11,8 @@ from snakemake.utils import Paramspace
 
 from eqco.errors import InputError
 from eqco.losses import eqco_margin
-from eqco.study.cell import Cell, text
+from eqco.study.axes import text
+from eqco.study.cell import Cell
 from eqco.study.grid import Grid
 from eqco.study.load import parse_study
 from eqco.study.methods import METHODS

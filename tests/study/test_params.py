@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from eqco.errors import InputError
 from eqco.runtime.files import canonical
+from eqco.study.axes import With
 from eqco.study.cell import Cell
 from eqco.study.fields import Section
 from eqco.study.load import load_study, parse_study, schema
@@ -100,6 +101,50 @@ BAD = [
     ({"grid.0.batches": [8]}, "grid.0.negatives.1: 16: simo allows 1 to 7, the negatives"),
     ({"grid.0.lrs": [0]}, "grid.0.lrs.0: 0: input should be greater than 0"),
     ({"grid.0.weight_decays": [-1]}, "grid.0.weight_decays.0: -1: input should be greater than or"),
+    ({"grid.0.with": 3}, "grid.0.with: 3: input should be a valid dictionary"),
+    ({"grid.0.with": []}, r"grid.0.with: \[\]: list should have at least 1 item"),
+    ({"grid.0.with": {"ema": [0]}}, "grid.0.with: unknown key 'ema'; allowed: alpha, temperature"),
+    (
+        {"grid.0.with": {"pretrain.ema": 0.9}},
+        "grid.0.with.pretrain.ema: 0.9: input should be a valid list",
+    ),
+    (
+        {"grid.0.with": [{}, {"pretrain.ema": [0.9, 1]}]},
+        "grid.0.with.1.pretrain.ema.1: 1: input should be less than 1",
+    ),
+    ({"grid.0.with": {"pretrain.ema": []}}, r"grid.0.with.pretrain.ema: \[\]: list should have"),
+    (
+        {"grid.0.with": {"augment.blur.p": [1]}},
+        "grid.0.with.augment.blur.p.0: 1.0: the recipe has no augment.blur",
+    ),
+    (
+        {"grid.0.with": {"augment.crop": [[0.5, 1], [0.9, 0.5]]}},
+        r"grid.0.with.augment.crop.1: \(0.9, 0.5\): crop must be \[low, high\]",
+    ),
+    (
+        {"grid.0.with": {"pretrain.batch": [256, 2000]}},
+        "grid.0.with.pretrain.batch.1: 2000: the data has 1297 training images",
+    ),
+    (
+        {"grid.0.with": [{"network.batch_norm_groups": [2, 7]}]},
+        "pretrain.batch: 256: must be a multiple of batch_norm_groups, 7",
+    ),
+    (
+        {"grid.0.with": {"pretrain.symmetric": [False, True]}},
+        "grid.0.methods.0: simo: pretrain.symmetric is a choice of moco",
+    ),
+    (
+        {"grid.0.with": {"pretrain.queue": [16, 8]}, "grid.0.methods": ["moco"]},
+        "grid.0.negatives.1: 16: moco allows 1 to 8",
+    ),
+    (
+        {"grid.0.lrs": [0.1], "grid.0.with": {"pretrain.lr": [0.2]}},
+        "grid.0.with.pretrain.lr: 0.2: grid.0.lrs lists this key already",
+    ),
+    (
+        {"grid.0.with": {"loss.inter": [1, 2]}},
+        "grid.0: method~simo/.*/inter~2/seed~0: is in grid.0 already",
+    ),
     ({"evaluate.knn.ks": [0]}, "evaluate.knn.ks.0: 0: input should be greater than or equal to 1"),
     (
         {"evaluate.key_encoder": True, "grid.0.methods": ["simclr"]},
@@ -225,14 +270,14 @@ def test_the_schema_accepts_the_studies_and_refuses_an_unknown_key():
 def sections(section: type[BaseModel] = Section) -> set[type[BaseModel]]:
     """Every section that a study may have, at any depth."""
     below = section.__subclasses__()
-    return {s for s in below if s is not Cell}.union(*(sections(s) for s in below))
+    return {s for s in below if s not in (Cell, With)}.union(*(sections(s) for s in below))
 
 
 def test_every_key_is_explained():
     text = (ROOT / "params" / "README.md").read_text()
     for model in sections():
-        for key in model.model_fields:
-            assert f"`{key}`" in text, f"{model.__name__}.{key}"
+        for name, field in model.model_fields.items():
+            assert f"`{field.alias or name}`" in text, f"{model.__name__}.{name}"
 
 
 def test_numbers_that_yaml_takes_for_text(study_with):
