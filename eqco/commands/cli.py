@@ -309,13 +309,16 @@ def plan(
 
     grid = _grid(study)
     parsed = grid.study
-    count, folder = images or parsed.data.train_size, Path("data", parsed.data.name)
+    count, folder = images or parsed.data.images, Path("data", parsed.data.name)
     if count is None and (folder / MANIFEST).exists():
         count = read_manifest(folder)["splits"]["train"]["shape"][0]
     if count is None:
         raise InputError(
             f"{study}: the number of images in {folder} is unknown; give it with --images"
         )
+    if parsed.data.train_size(count) < 1:
+        to_validate = f"data.validation: {parsed.data.validation}"
+        raise InputError(f"{study}: {to_validate}: the data has {count} training images")
     for name, text in lines(estimate(grid, count, _folder(None, parsed), speeds)):
         print(f"{name:8} {text}")
 

@@ -17,7 +17,7 @@ from eqco.runtime.seeds import draw_seed
 from eqco.runtime.signals import stop_on_signals
 from eqco.store.cells import PROGRESS, SavedEncoder, read_encoder, settings_of, write_json
 from eqco.store.checkpoint import Checkpoints
-from eqco.study.protocols import KEY_SUFFIX
+from eqco.study.protocols import KEY_SUFFIX, VALIDATION_SUFFIX
 from eqco.study.study import Study, config_hash
 
 
@@ -44,9 +44,9 @@ def evaluate_linear(
     with joined(device):
         for suffix, saved in evaluation.encoders():
             features = extract(saved, data, device=device)
-            accuracies = {}
+            accuracies: dict[str, float] = {}
             if settings.linear_lbfgs:
-                accuracies["linear-lbfgs"] = linear_lbfgs(features, settings.linear_lbfgs)
+                accuracies |= linear_lbfgs(features, settings.linear_lbfgs)
             if settings.linear.augment is None:
                 accuracies |= linear(features, settings.linear, saved.config["cell"]["seed"])
             else:
@@ -107,7 +107,9 @@ class Evaluation:
 
     def add(self, accuracies: dict[str, float], suffix: str, features: Features) -> None:
         """Add the accuracies (percent, by protocol) of one of the encoders."""
-        self.accuracies |= {f"{protocol}{suffix}": x for protocol, x in accuracies.items()}
+        for protocol, value in accuracies.items():
+            name, *rest = protocol.partition(VALIDATION_SUFFIX)
+            self.accuracies["".join([name, suffix, *rest])] = value
         self.smallest_class = int(features.train_labels.bincount().min())
 
     def write(self, out: Path) -> None:

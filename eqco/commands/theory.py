@@ -8,6 +8,7 @@ from torch import Tensor
 
 from eqco.data.augmentation import Augmentation
 from eqco.data.packed import load, read_manifest
+from eqco.data.validation import to_validate
 from eqco.errors import InputError
 from eqco.losses.theory import curves
 from eqco.methods.base import l2_normalize
@@ -70,7 +71,9 @@ def embeddings(encoder: Encoder, study: Study, data: Path, images: int = 1024) -
     The encoder is in train mode, as in a step of its training: batch norm sees the M views.
     """
     manifest = read_manifest(data)
-    batch = load(data, "train", images)["images"]
+    split = load(data, "train", study.data.images)
+    rows = (~to_validate(split["labels"], study.data)).nonzero().flatten()[:images]
+    batch = split["images"][rows]
     mean, std = (torch.tensor(manifest[name]) for name in ("mean", "std"))
     augment = Augmentation(study.augment, mean, std)
     views = augment(batch.repeat(2, 1, 1, 1), draw_seed(0, "views", 0)).chunk(2)

@@ -10,6 +10,7 @@ from torch import Tensor
 from eqco.data.augmentation import Augmentation, crop_boxes
 from eqco.data.jpegs import Jpegs, in_workers
 from eqco.data.packed import images_of, load, read_manifest
+from eqco.data.validation import to_validate
 from eqco.errors import InputError
 from eqco.runtime.ranks import share
 from eqco.runtime.seeds import draw_seed
@@ -36,13 +37,14 @@ class Views:
         device: for the views.
 
     Attributes:
-        labels: (M,) int64.
+        labels: of the whole training split, int64.
+        rows: the images of the split that are not to validate (M,).
         channels: C.
         steps_per_epoch: batches in an epoch.
         steps: steps of all epochs.
 
     Raises:
-        InputError: if the batch is larger than the data.
+        InputError: if the batch or ``data.validation`` is larger than the data allows.
     """
 
     def __init__(
@@ -58,13 +60,14 @@ class Views:
         seed: int,
         device: torch.device,
     ) -> None:
-        tensors = load(data, "train", spec.train_size)
+        tensors = load(data, "train", spec.images)
         self.labels = tensors["labels"]
         self.images = images_of(tensors, spec)
-        if batch > len(self.images):
-            raise InputError(f"{batch_key}: {batch}: {data} has {len(self.images)} training images")
+        self.rows = (~to_validate(self.labels, spec)).nonzero().flatten()  # (M,)
+        if batch > len(self.rows):
+            raise InputError(f"{batch_key}: {batch}: {data} has {len(self.rows)} training images")
         self.batch, self.views, self.seed, self.device = batch, views, seed, device
-        self.steps_per_epoch = len(self.images) // batch
+        self.steps_per_epoch = len(self.rows) // batch
         self.steps = epochs * self.steps_per_epoch
         self.crop = params.crop
         if isinstance(self.images, Jpegs):
@@ -80,18 +83,18 @@ class Views:
         manifest = read_manifest(data)
         mean, std = (torch.tensor(manifest[name], device=device) for name in ("mean", "std"))
         self.augment = Augmentation(params, mean, std, share())
-        self._order: tuple[int, Tensor] | None = None  # epoch, (M,) permutation
+        self._order: tuple[int, Tensor] | None = None  # epoch, its images in order (M,)
         self._ahead: tuple[int, Iterator[Tensor]] | None = None  # next step, its images on
 
     def __len__(self) -> int:
         return self.steps
 
     def visit(self, step: int) -> Tensor:
-        """The indices of the images in a step's batch, (N,)."""
+        """The indices of the images in a step's batch, (N,), in the whole training split."""
         epoch, i = divmod(step, self.steps_per_epoch)
         if self._order is None or self._order[0] != epoch:
             generator = torch.Generator().manual_seed(draw_seed(self.seed, "order", epoch))
-            order = torch.randperm(len(self.images), generator=generator)
+            order = self.rows[torch.randperm(len(self.rows), generator=generator)]
             device = self.images.device if isinstance(self.images, Tensor) else None
             self._order = epoch, order.to(device)
         return self._order[1][i * self.batch : (i + 1) * self.batch]

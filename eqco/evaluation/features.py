@@ -15,22 +15,48 @@ from torch import Tensor, nn
 from eqco.data.jpegs import Centres, in_workers
 from eqco.data.operations import normalise
 from eqco.data.packed import dataset_hash, images_of, load, read_manifest
+from eqco.data.validation import to_validate
 from eqco.errors import InputError
 from eqco.networks.encoder import Encoder
 from eqco.store.cells import SavedEncoder
 from eqco.study.datasets import Data
+from eqco.study.protocols import VALIDATION_SUFFIX
 from eqco.study.recipe import Network
 
 
 @dataclass(frozen=True)
 class Features:
-    """Features (M, F) float32 and labels (M,) of both splits, and the number of classes."""
+    """Features (M, F) float32 and labels (M,) of the splits, and the number of classes.
+
+    Without ``data.validation`` there are no validation images.
+    """
 
     train: Tensor
     train_labels: Tensor
     test: Tensor
     test_labels: Tensor
     classes: int
+    validation: Tensor | None = None
+    validation_labels: Tensor | None = None
+
+    @property
+    def rated(self) -> Tensor:
+        """Features (R, F) of the images that a protocol rates: test, then validation."""
+        return self.test if self.validation is None else torch.cat([self.test, self.validation])
+
+    def accuracies(self, protocol: str, scores: Tensor) -> dict[str, float]:
+        """The accuracies of a protocol from the scores (R, Y) of the rated images.
+
+        Returns:
+            Percent on the test images, by the protocol's name; if there are validation images, also
+            on these, by the name that ends in ``@validation``.
+        """
+        test = len(self.test_labels)
+        accuracies = {protocol: accuracy(scores[:test], self.test_labels)}
+        if self.validation_labels is not None:
+            on_validation = accuracy(scores[test:], self.validation_labels)
+            accuracies[f"{protocol}{VALIDATION_SUFFIX}"] = on_validation
+        return accuracies
 
 
 def accuracy(scores: Tensor, labels: Tensor) -> float:
@@ -54,7 +80,7 @@ def check_unchanged(backbone: nn.Module, saved: SavedEncoder) -> None:
 
 
 def extract(saved: SavedEncoder, data: Path, *, device: torch.device) -> Features:
-    """Features of the clean images of both splits, by the backbone in eval mode.
+    """Features of the clean images of all splits, by the backbone in eval mode.
 
     Raises:
         InputError: if the encoder was trained on another dataset than the one in ``data``.
@@ -64,9 +90,11 @@ def extract(saved: SavedEncoder, data: Path, *, device: torch.device) -> Feature
     if saved.dataset != dataset_hash(manifest):
         raise InputError(f"{data}: is another dataset than the encoder was trained on")
     splits = {
-        "train": load(data, "train", spec.train_size),
+        "train": load(data, "train", spec.images),
         "test": load(data, "test"),
     }
+    labels = splits["train"]["labels"].to(device)
+    validation = to_validate(splits["train"]["labels"], spec).to(device)
     backbone = frozen_backbone(saved, channels=len(manifest["mean"])).to(device)
     mean, std = (torch.tensor(manifest[name], device=device) for name in ("mean", "std"))
 
@@ -83,12 +111,15 @@ def extract(saved: SavedEncoder, data: Path, *, device: torch.device) -> Feature
         ]
         return torch.cat(parts)  # (M, F)
 
+    train = features("train")
     extracted = Features(
-        train=features("train"),
-        train_labels=splits["train"]["labels"].to(device),
+        train=train[~validation] if spec.validation else train,
+        train_labels=labels[~validation],
         test=features("test"),
         test_labels=splits["test"]["labels"].to(device),
         classes=len(manifest["classes"]),
+        validation=train[validation] if spec.validation else None,
+        validation_labels=labels[validation] if spec.validation else None,
     )
     check_unchanged(backbone, saved)
     return extracted

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from eqco.evaluation.features import Features, accuracy
+from eqco.evaluation.features import Features
 from eqco.study.protocols import KNN
 
 
@@ -15,16 +15,16 @@ def knn(features: Features, params: KNN, chunk: int = 1024) -> dict[str, float]:
     exp(s/T). If there are fewer than k training images, all vote.
 
     Args:
-        features: of both splits.
+        features: of the splits.
         params: k and T.
-        chunk: test images compared at a time, which bounds the memory.
+        chunk: images compared at a time, which bounds the memory.
 
     Returns:
-        Test accuracy in percent of each of ``params.votes``.
+        The accuracies of each of ``params.votes``, as ``Features.accuracies``.
     """
     bank = F.normalize(features.train)  # (M, F)
     scores: dict[str, list[Tensor]] = {name: [] for name in params.votes}
-    for queries in F.normalize(features.test).split(chunk):
+    for queries in F.normalize(features.rated).split(chunk):
         largest_k = min(max(params.votes.values()), len(bank))
         similarity, neighbour = (queries @ bank.T).topk(largest_k)  # (B, k), the nearest first
         weight = (similarity / params.temperature).exp()
@@ -32,4 +32,7 @@ def knn(features: Features, params: KNN, chunk: int = 1024) -> dict[str, float]:
         for name, k in params.votes.items():
             votes = weight.new_zeros(len(queries), features.classes)  # (B, Y)
             scores[name].append(votes.scatter_add_(1, label[:, :k], weight[:, :k]))
-    return {name: accuracy(torch.cat(s), features.test_labels) for name, s in scores.items()}
+    accuracies: dict[str, float] = {}
+    for name, parts in scores.items():
+        accuracies |= features.accuracies(name, torch.cat(parts))
+    return accuracies

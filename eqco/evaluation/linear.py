@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from eqco.data.views import Views
-from eqco.evaluation.features import Features, accuracy
+from eqco.evaluation.features import Features
 from eqco.runtime.ranks import gather, rank
 from eqco.runtime.signals import Stop
 from eqco.store.checkpoint import Checkpoints, State
@@ -23,7 +23,8 @@ def linear(features: Features, params: Linear, seed: int) -> dict[str, float]:
     The mini-batches of each epoch are in a random order; see ``Probes``.
 
     Returns:
-        Test accuracy in percent after the last epoch, of each of ``params.probes``.
+        The accuracies after the last epoch of each of ``params.probes``, as
+        ``Features.accuracies``.
     """
     device = features.train.device
     generator = torch.Generator().manual_seed(seed)
@@ -58,7 +59,7 @@ def linear_on_views(
     Args:
         backbone: frozen.
         views: one view of each image, for all epochs.
-        features: for the features of the test images.
+        features: for the features of the rated images.
         params: the protocol.
         seed: for the layers' weights.
         checkpoints: to resume from, and to write to after each epoch and if ``stop`` is set.
@@ -66,7 +67,8 @@ def linear_on_views(
         progress: file for the progress, written after each epoch.
 
     Returns:
-        Test accuracy in percent after the last epoch, of each of ``params.probes``.
+        The accuracies after the last epoch of each of ``params.probes``, as
+        ``Features.accuracies``.
 
     Raises:
         Interrupted: if ``stop`` was set; the state is saved.
@@ -163,13 +165,13 @@ class Probes:
         self.velocity.copy_(state.tensors["velocity"])
 
     def accuracies(self, features: Features) -> dict[str, float]:
-        """Test accuracy in percent of each of ``params.probes``."""
-        test = with_one(features.test)
-        scores = (test @ self.weight.T).view(len(test), -1, self.classes).transpose(0, 1)
-        return {
-            name: accuracy(score, features.test_labels)  # (M, Y)
-            for name, score in zip(self.params.probes, scores, strict=True)
-        }
+        """The accuracies of each of ``params.probes``, as ``Features.accuracies``."""
+        rated = with_one(features.rated)
+        scores = (rated @ self.weight.T).view(len(rated), -1, self.classes).transpose(0, 1)
+        accuracies: dict[str, float] = {}
+        for name, score in zip(self.params.probes, scores, strict=True):
+            accuracies |= features.accuracies(name, score)  # (R, Y)
+        return accuracies
 
 
 def with_one(x: Tensor) -> Tensor:

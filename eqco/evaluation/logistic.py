@@ -4,20 +4,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from eqco.evaluation.features import Features, accuracy
+from eqco.evaluation.features import Features
 from eqco.study.protocols import LinearLBFGS
 
 
-def linear_lbfgs(features: Features, params: LinearLBFGS) -> float:
+def linear_lbfgs(features: Features, params: LinearLBFGS) -> dict[str, float]:
     """Multinomial logistic regression on standardised features, by full-batch L-BFGS.
 
     Minimises mean cross-entropy + l2 · ½‖W‖², in float64; the bias is not penalised.
 
     Returns:
-        Test accuracy in percent.
+        Its accuracies, as ``Features.accuracies``.
     """
     mean, std = features.train.mean(0), features.train.std(0).clamp(min=1e-6)
-    train, test = (((x - mean) / std).double() for x in (features.train, features.test))
+    train, rated = (((x - mean) / std).double() for x in (features.train, features.rated))
     weight = train.new_zeros(features.classes, train.shape[1], requires_grad=True)  # (Y, F)
     bias = train.new_zeros(features.classes, requires_grad=True)  # (Y,)
     optimizer = torch.optim.LBFGS(
@@ -36,4 +36,4 @@ def linear_lbfgs(features: Features, params: LinearLBFGS) -> float:
         return loss
 
     optimizer.step(objective)
-    return accuracy(F.linear(test, weight, bias), features.test_labels)
+    return features.accuracies("linear-lbfgs", F.linear(rated, weight, bias))

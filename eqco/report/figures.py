@@ -7,7 +7,7 @@ from typing import Any
 import matplotlib as mpl
 import pandas as pd
 
-from eqco.report.lines import COLORS, MARKERS, NAMES, lines_of, shift_of, ticks_of
+from eqco.report.lines import COLORS, MARKERS, NAMES, lines_of, on_test, shift_of, ticks_of
 from eqco.runtime.files import write
 
 mpl.use("agg")
@@ -26,7 +26,7 @@ STYLE: dict[Any, Any] = {
 
 
 def negatives(accuracies: pd.DataFrame, title: str, stem: Path) -> None:
-    """Draw accuracy against K, one line per margin or loss, to ``stem``.svg and ``stem``.png.
+    """Draw test accuracy against K, one line per margin or loss, to ``stem``.svg and ``stem``.png.
 
     Points are means over the seeds, bars one sample standard deviation. There is a panel per
     protocol and method. Several α, τ, batches or learning rates of a method are lines of their own.
@@ -36,7 +36,7 @@ def negatives(accuracies: pd.DataFrame, title: str, stem: Path) -> None:
         title: above the figure.
         stem: path without a suffix.
     """
-    rows = accuracies.assign(line=lines_of(accuracies))
+    rows = on_test(accuracies.assign(line=lines_of(accuracies)))
     methods, lines = list(rows["method"].unique()), list(rows["line"].unique())
     protocols = list(rows["protocol"].unique())
     panels = [(method, protocol) for method in methods for protocol in protocols]

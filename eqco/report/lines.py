@@ -5,6 +5,7 @@ from itertools import pairwise
 import pandas as pd
 
 from eqco.report.columns import settings
+from eqco.study.protocols import VALIDATION_SUFFIX
 
 NAMES = {"0": "InfoNCE (m = 0)", "eqco": "EqCo (m = τ log α/K)", "inf": "DCL (m = ∞)"}
 # Okabe and Ito's colours, which the colour-blind can tell apart, and grey
@@ -13,6 +14,11 @@ COLORS = (
     *("#999999", "#f0e442"),
 )
 MARKERS = "os^Dv<>PX*"  # one more than colours, so that ten lines and more differ
+
+
+def on_test(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows whose accuracy is one on the test images."""
+    return rows[~rows["protocol"].str.endswith(VALIDATION_SUFFIX)]
 
 
 def lines_of(accuracies: pd.DataFrame) -> list[str]:

@@ -15,7 +15,7 @@ import yaml
 
 from eqco.report import charts, tables
 from eqco.report.columns import column, configuration, shown
-from eqco.report.lines import lines_of
+from eqco.report.lines import lines_of, on_test
 from eqco.store import provenance
 from eqco.study.grid import Grid
 
@@ -58,6 +58,7 @@ def render(grid: Grid, results: Path, source: Path, published: Path) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    charted = on_test(table)
     limit = max(FEWEST, EPOCHS // len(summaries))
     methods = list(table["method"].unique())
     epochs = sorted({study.of(one.cell).pretrain.epochs for one in grid.cells.values()})
@@ -72,12 +73,12 @@ def render(grid: Grid, results: Path, source: Path, published: Path) -> str:
         ],
         methods=methods,
         epochs=epochs,
-        switches=charts.switches(table),
+        switches=charts.switches(charted),
         column=column,
         columns=shown(table),
         curves=charts.CURVES,
         charts={
-            **{f"against-{name}": charts.against_k(table, name) for name in methods},
+            **{f"against-{name}": charts.against_k(charted, name) for name in methods},
             **{f"curve-{name}": charts.curve(name, epochs[-1]) for name in charts.CURVES},
         },
         histories=_histories(accuracies, named, summaries, limit),

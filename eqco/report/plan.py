@@ -29,7 +29,7 @@ class Estimate:
 
     Args:
         cells: in the grid.
-        images: in the training split.
+        images: to train on.
         epochs: of each training; several if they are an axis.
         pairs: of views, over all epochs and cells.
         measured: hours of training at the speed of the study's own finished cells, and the file
@@ -64,15 +64,16 @@ def estimate(grid: Grid, images: int, results: Path, speeds: Path) -> Estimate:
 
     Args:
         grid: the study's grid.
-        images: in its training split.
+        images: in its training split, those to validate included.
         results: the study's folder; its provenance.json holds a speed once cells are trained.
         speeds: CSV file of speeds by backbone and image size.
     """
     study, cells = grid.study, [one.cell for one in grid.cells.values()]
     probe = study.evaluate.linear
     recipes = [study.of(cell).pretrain for cell in cells]
+    train = study.data.train_size(images)
     pairs = [
-        recipe.epochs * (images // cell.batch) * cell.batch
+        recipe.epochs * (train // cell.batch) * cell.batch
         for cell, recipe in zip(cells, recipes, strict=True)
     ]
     units = [
@@ -80,7 +81,7 @@ def estimate(grid: Grid, images: int, results: Path, speeds: Path) -> Estimate:
         for cell, recipe in zip(cells, recipes, strict=True)
     ]
     passes = sum(count * unit for count, unit in zip(pairs, units, strict=True))
-    probe_passes = len(cells) * probe.epochs * images if probe.augment else 0
+    probe_passes = len(cells) * probe.epochs * train if probe.augment else 0
     provenance, measured = results / "provenance.json", None
     if provenance.exists():
         images_per_s = read_json(provenance)["pretrain"]["median_images_per_s"]
@@ -92,7 +93,7 @@ def estimate(grid: Grid, images: int, results: Path, speeds: Path) -> Estimate:
     sizes = {key: cost.saved_bytes(study, cell) for key, cell in different.items()}
     return Estimate(
         cells=len(cells),
-        images=images,
+        images=train,
         epochs=sorted({recipe.epochs for recipe in recipes}),
         pairs=sum(pairs),
         measured=measured,

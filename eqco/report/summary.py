@@ -3,6 +3,7 @@
 import pandas as pd
 
 from eqco.report.lines import lines_of
+from eqco.study.protocols import VALIDATION_SUFFIX
 
 
 def render(table: pd.DataFrame) -> str:
@@ -28,6 +29,7 @@ def render(table: pd.DataFrame) -> str:
         pivot = block.pivot_table("accuracy", "line", "K", "first", sort=False).fillna("")
         pivot = pivot[list(ordered["K"].unique())].rename_axis("", axis="index")
         n = " to ".join(str(n) for n in sorted({block["seeds"].min(), block["seeds"].max()}))
-        head = f"{protocol}: test accuracy [%], mean ± standard deviation, n = {n} seeds"
+        on = "validation" if str(protocol).endswith(VALIDATION_SUFFIX) else "test"
+        head = f"{protocol}: {on} accuracy [%], mean ± standard deviation, n = {n} seeds"
         blocks.append(f"{head}\n\n{pivot.to_markdown(disable_numparse=True)}\n")
     return "\n".join(blocks)

@@ -56,7 +56,7 @@ def read_study(
         hole = next((name for name in HOLES if summary.get(name)), "")
         summaries.append(summary)
         row = _configuration(cell.cell, grid.axes)
-        for protocol in evaluate.protocols:
+        for protocol in grid.study.protocols:
             rows.append(
                 {
                     **row,
@@ -131,7 +131,7 @@ def beside_published(table: pd.DataFrame, grid: Grid, file: Path) -> pd.DataFram
             protocol,
         )
         for one in grid.cells.values()
-        for protocol in grid.study.evaluate.protocols
+        for protocol in grid.study.protocols
     }  # once for all seeds
     sources = pd.DataFrame(
         {**dict(configuration), "sources": matches(grid.study, *of, file).to_dict("records")}

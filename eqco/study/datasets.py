@@ -12,11 +12,21 @@ class Dataset(Section):
 
     kind: str
     channels: ClassVar[int]
+    validation: Count | None = Field(
+        None,
+        description="so many images, the same for every cell and of all classes alike, are taken "
+        "out of the training images: accuracies on them are protocols of their own",
+        exclude_if=lambda count: count is None,  # a study without this key stays the same
+    )
 
     @property
-    def train_size(self) -> int | None:
-        """Number of training images; None if only the files themselves can say."""
+    def images(self) -> int | None:
+        """Number of images to train on or to validate; None if only the files can say."""
         return None
+
+    def train_size(self, images: int) -> int:
+        """Number of images to train on, of so many: those that are not to validate."""
+        return images - (self.validation or 0)
 
 
 class BuiltIn(Dataset):
@@ -38,7 +48,7 @@ class Digits(BuiltIn):
     size: ClassVar[int] = 8
 
     @property
-    def train_size(self) -> int:
+    def images(self) -> int:
         return 1297
 
 
@@ -57,7 +67,7 @@ class FashionMNIST(BuiltIn):
     )
 
     @property
-    def train_size(self) -> int:
+    def images(self) -> int:
         return self.train_images
 
 

@@ -58,6 +58,7 @@ class KNN(Section):
 
 
 KEY_SUFFIX = "@key"  # ends the names of the key encoder's protocols
+VALIDATION_SUFFIX = "@validation"  # ends the names of protocols that rate the validation images
 
 
 class Evaluate(Section):
@@ -74,7 +75,7 @@ class Evaluate(Section):
 
     @property
     def protocols(self) -> list[str]:
-        """The names of the protocols that give a cell's accuracies."""
+        """The names of the protocols that give a cell's test accuracies."""
         lbfgs = ["linear-lbfgs"] * bool(self.linear_lbfgs)
         names = [*lbfgs, *self.linear.probes, *self.knn.votes]
         return names + [f"{name}{KEY_SUFFIX}" for name in names] * self.key_encoder

@@ -32,6 +32,8 @@ def shrink(study: Study) -> Study:
     data, recipe, evaluate = (values[key] for key in ("data", "pretrain", "evaluate"))
     if "train_images" in data:
         data["train_images"] = min(data["train_images"], IMAGES)
+    if "validation" in data:
+        data["validation"] = min(data["validation"], PER_CLASS)
     if "path" in data:
         data |= {"name": f"{data['name']}-quick", "images_per_class": PER_CLASS}
         data["size"] = min(data["size"], SIDE)

@@ -48,13 +48,20 @@ def axes_fit_the_recipe(study: "Study") -> Iterator[Problem]:
                         yield place, value, message[:1].lower() + message[1:]
 
 
+def validation_leaves_images(study: "Study") -> Iterator[Problem]:
+    """``data.validation`` leaves images to train on."""
+    images, count = study.data.images, study.data.validation
+    if images is not None and count and count >= images:
+        yield "data.validation", count, f"the data has {images} training images"
+
+
 def batches_fit_the_data(study: "Study") -> Iterator[Problem]:
     """A batch has at most as many images as the training set."""
-    images = study.data.train_size
+    images = study.data.images
     for variant in study.variants:
         batch = variant.study.pretrain.batch
-        if images is not None and batch > images:
-            yield variant.place("pretrain.batch"), batch, f"the data has {images} training images"
+        if images is not None and batch > (train := study.data.train_size(images)):
+            yield variant.place("pretrain.batch"), batch, f"the data has {train} training images"
 
 
 def batches_split_evenly(study: "Study") -> Iterator[Problem]:
@@ -129,6 +136,7 @@ def each_cell_once(study: "Study") -> Iterator[Problem]:
 RULES: tuple[Callable[["Study"], Iterator[Problem]], ...] = (
     each_key_once,
     axes_fit_the_recipe,
+    validation_leaves_images,
     batches_fit_the_data,
     batches_split_evenly,
     enough_candidates,

@@ -16,7 +16,7 @@ from eqco.study.cell import Block, Cell
 from eqco.study.datasets import Data
 from eqco.study.expansion import Place, Variant, expand, variants
 from eqco.study.fields import LOSS_SETTINGS, Name, Positive, Section, refuse
-from eqco.study.protocols import Evaluate
+from eqco.study.protocols import VALIDATION_SUFFIX, Evaluate
 from eqco.study.recipe import Augment, LossSettings, Network, Pretrain
 from eqco.study.rules import RULES
 
@@ -41,6 +41,13 @@ class Study(Section):
             for problem in rule(self):
                 refuse(*problem)
         return self
+
+    @property
+    def protocols(self) -> list[str]:
+        """The names of the protocols that give a cell's accuracies, on test images first."""
+        names = self.evaluate.protocols
+        on_validation = [f"{name}{VALIDATION_SUFFIX}" for name in names]
+        return names + on_validation * bool(self.data.validation)
 
     @cached_property
     def places(self) -> tuple[Place, ...]:

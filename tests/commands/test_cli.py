@@ -1,5 +1,6 @@
 """The commands as a user runs them: help, a cell from data to table, one line for a mistake."""
 
+import json
 import os
 import shutil
 import stat
@@ -46,6 +47,7 @@ def trained(tmp_path_factory) -> Path:
             "grid.0.negatives": [16],
             "grid.0.margins": ["eqco"],
             "grid.0.seeds": [0],
+            "data.validation": 197,
             "evaluate.key_encoder": True,
             "evaluate.knn.ks": [3],
         },
@@ -75,8 +77,11 @@ def table(trained) -> str:
 def test_the_table_of_one_cell(trained, table):
     names = ("linear-lbfgs", "linear", "knn", "knn-k~3")
     both = [*names, *(f"{name}@key" for name in names)]
-    heads = [line for line in table.splitlines() if "test accuracy [%]" in line]
-    assert [head.partition(":")[0] for head in heads] == both
+    for split, suffix in (("test", ""), ("validation", "@validation")):
+        heads = [line for line in table.splitlines() if f"{split} accuracy [%]" in line]
+        assert [head.partition(":")[0] for head in heads] == [f"{name}{suffix}" for name in both]
+    pretrained = json.loads((trained / "results/tiny/cells" / CELL / "pretrain.json").read_text())
+    assert pretrained["images"] == (1297 - 197) // 256 * 256
     # ema is 0.999 of an epoch of five steps: the key encoder has hardly left its start
     values = pd.read_csv(trained / "results/tiny/table.csv").set_index("protocol")["mean"]
     assert values["linear-lbfgs@key"] != values["linear-lbfgs"]
@@ -105,8 +110,6 @@ def test_the_cells_that_are_not_finished(trained):
 
 @pytest.mark.usefixtures("table")
 def test_provenance_names_revision_versions_hardware_data_and_time(trained):
-    import json
-
     provenance = json.loads((trained / "results/tiny/provenance.json").read_text())
     (made_by,) = provenance["made_by"]
     assert made_by["cells"] == provenance["cells"] == 1

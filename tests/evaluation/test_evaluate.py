@@ -33,7 +33,7 @@ def features() -> Features:
 
 @pytest.mark.parametrize("l2", [1e-3, 1e-1])
 def test_linear_lbfgs_is_scikit_learns_logistic_regression(features, l2):
-    found = linear_lbfgs(features, LinearLBFGS(l2=l2, iterations=500))
+    (found,) = linear_lbfgs(features, LinearLBFGS(l2=l2, iterations=500)).values()
     mean, std = features.train.mean(0), features.train.std(0)
     train, test = ((x - mean) / std for x in (features.train, features.test))
     # scikit-learn weighs the sum of losses with C: C = 1/(l2 · M)
@@ -83,7 +83,7 @@ def test_linear_learns_and_repeats(features):
     params = Linear(lr=0.1)
     first = linear(scaled, params, seed=0)
     assert first == linear(scaled, params, seed=0)
-    assert first["linear"] > linear_lbfgs(scaled, LinearLBFGS()) - 3
+    assert first["linear"] > linear_lbfgs(scaled, LinearLBFGS())["linear-lbfgs"] - 3
     assert first != linear(scaled, Linear(lr=0.1, epochs=1), seed=0)
 
 

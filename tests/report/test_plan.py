@@ -7,6 +7,8 @@ import pytest
 import torch
 from helpers import ROOT, cells
 
+from eqco.commands import cli
+from eqco.errors import InputError
 from eqco.methods import build
 from eqco.networks.encoder import Encoder
 from eqco.report.plan import estimate, lines
@@ -87,6 +89,18 @@ def test_the_command():
     assert done.returncode == 0
     assert "cells    50, each a training and 2 evaluations" in done.stdout
     assert "pairs    1,280,000: 1,297 images, 20 epochs" in done.stdout
+
+
+def test_images_to_validate_are_not_trained_on(tmp_path):
+    study = tmp_path / "s.yaml"
+    text = (ROOT / "params/simo-imagenet.yaml").read_text()
+    study.write_text(text.replace("data:\n", "data:\n  validation: 50000\n"))
+    cost = estimate(Grid(load_study(study)), 1_281_167, tmp_path, SPEEDS)
+    assert cost.images == 1_231_167
+    assert cost.pairs == 5 * 200 * (1_231_167 // 256 * 256)
+    assert ("storage", "about 37 GB of JPEGs") in lines(cost)
+    with pytest.raises(InputError, match=r"data.validation: 50000: the data has 50000 training im"):
+        cli.plan(study, 50_000, SPEEDS)
 
 
 def test_equal_hours_are_one_line():

@@ -66,6 +66,9 @@ BAD = [
         {"data": {"kind": "fashion-mnist", "train_images": 60_001}},
         "data.train_images: 60001: input should be less than or equal to 60000",
     ),
+    ({"data.validation": 0}, "data.validation: 0: input should be greater than or equal to 1"),
+    ({"data.validation": 1297}, "data.validation: 1297: the data has 1297 training images"),
+    ({"data.validation": 1100}, "pretrain.batch: 256: the data has 197 training images"),
     (
         {"data": {"kind": "image-folder", "name": "../x", "path": "p", "size": 32}},
         r"data.name: '\.\./x': string should match pattern",

@@ -14,7 +14,9 @@ rule prepare:
         "logs/prepare.log",
     params:
         study=PLAN.study_file,
-        data=canonical(PLAN.study.data.model_dump(exclude={"train_images"})),
+        data=canonical(
+            PLAN.study.data.model_dump(exclude={"train_images", "validation"})
+        ),
     shell:
         # from the root: a study names its images' folder from there
         f"(cd {PLAN.from_folder(PLAN.root)} && python -m eqco prepare"
