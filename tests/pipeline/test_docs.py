@@ -24,7 +24,7 @@ import torch
 import typer
 import yaml
 from dvc.cli.parser import get_main_parser
-from helpers import ROOT, idx, with_values
+from helpers import ROOT, TINY, idx, with_values
 from snakemake.cli import get_argument_parser
 
 from eqco.commands.cli import app
@@ -196,7 +196,17 @@ STUDIES = [ROOT / "params" / "demo.yaml", ROOT / "params" / "fashion-mnist.yaml"
 @each_page(PAGES)
 def test_no_block_goes_untested(page):
     for language, text in blocks(page):
-        assert language in ("sh", "text", "python"), text
+        assert language in ("sh", "text", "python", "yaml"), text
+
+
+@each_page(PAGES)
+def test_yaml_blocks_are_keys_of_a_grid_block(page):
+    values = yaml.safe_load(TINY.read_text())
+    block = {"methods": ["simo"], "negatives": [4], "margins": [0], "seeds": [0]}
+    for language, text in blocks(page):
+        if language == "yaml":
+            grid = [{**block, "losses": ["dual-temperature"], **yaml.safe_load(text)}]
+            parse_study({**values, "grid": grid}, page.name)
 
 
 @each_page(PAGES)
