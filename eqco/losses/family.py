@@ -20,6 +20,7 @@ fit or a temperature is not positive.
 """
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -124,13 +125,28 @@ def dual_temperature(
 
 
 def weight(
-    positive: Tensor, negatives: Negatives, *, temperature: float, margin: float = 0.0
+    positive: Tensor,
+    negatives: Negatives,
+    *,
+    temperature: float,
+    margin: float = 0.0,
+    reads: Literal["both", "positive", "negatives"] = "both",
 ) -> Tensor:
     """W (B,) in (0, 1] of InfoNCE with a margin: how strongly an anchor pulls and pushes.
 
-    Arguments as for ``info_nce``.
+    Args:
+        positive: s0 (B,).
+        negatives: s_1 … s_K (B, K).
+        temperature: τ > 0.
+        margin: m, in units of similarity; 0 is plain InfoNCE.
+        reads: the part of an anchor that its weight depends on. In place of the other, log S or
+            s0, is the mean over anchors.
     """
     pull, push = _logits(positive, negatives, temperature)
+    if reads == "negatives":
+        pull = pull.mean().expand_as(pull)
+    if reads == "positive":
+        push = push.mean().expand_as(push)
     return (
         torch.ones_like(pull)
         if margin == math.inf

@@ -32,6 +32,8 @@ def lines_of(accuracies: pd.DataFrame) -> list[str]:
     for row in accuracies.to_dict("records"):
         margin = row["margin"]
         name = NAMES.get(margin, f"m = {margin}") if margin else row["loss"]
+        if margin and row.get("loss", "info-nce") != "info-nce":  # a control with its weights
+            name = f"{row['loss']}, {name}"
         details = [f"{key.replace('_', ' ')} {row[key]}" for key in varying]
         if several_alphas and margin == "eqco":
             details.insert(0, f"α {row['alpha']}")

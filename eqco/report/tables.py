@@ -14,6 +14,7 @@ from eqco.store.archive import stand_ins
 from eqco.store.cells import read_cell
 from eqco.study.axes import name_of, text
 from eqco.study.cell import Cell
+from eqco.study.fields import WITH_MARGIN
 from eqco.study.grid import Grid
 from eqco.study.study import Study
 
@@ -71,7 +72,7 @@ def read_study(
 
 def _configuration(cell: Cell, axes: list[str]) -> dict[str, int | str]:
     """The configuration of a cell: its axes, α and τ; empty where it does not read an axis."""
-    has_margin = cell.loss == "info-nce"
+    has_margin = cell.loss in WITH_MARGIN
     columns: dict[str, int | str] = {
         "method": cell.method,
         **({"loss": cell.loss} if "loss" in axes else {}),

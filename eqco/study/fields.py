@@ -47,11 +47,25 @@ Margin = Annotated[
 ]
 # A name becomes a folder: no separator, no leading dot, nothing that a shell reads.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64)]
-Loss = Literal["info-nce", "dclw", "dual-temperature", "info-nce-rescaled", "dcl-rescaled"]
+Loss = Literal[
+    "info-nce",
+    "dclw",
+    "dual-temperature",
+    "info-nce-rescaled",
+    "info-nce-rescaled-rms",
+    "dcl-rescaled",
+    "dcl-rescaled-rms",
+    "dcl-rolled",
+    "dcl-by-negatives",
+    "dcl-by-positive",
+    "dcl-constant",
+]
+WITH_MARGIN: tuple[Loss, ...] = ("info-nce", "dcl-rolled", "dcl-by-negatives", "dcl-by-positive")
 # keys of a study's `loss` that a loss reads; the others read none
 LOSS_SETTINGS: dict[Loss, tuple[str, ...]] = {
     "dclw": ("sigma", "detach"),
     "dual-temperature": ("inter",),
+    "dcl-constant": ("constant",),
 }
 Optimizer = Literal["sgd", "normalised-sgd", "lars", "adamw"]
 

@@ -130,3 +130,8 @@ class LossSettings(Section):
     inter: Positive = Field(1.0, description="τ_β of the dual temperature; its τ_α is τ")
     sigma: Positive = Field(0.5, description="σ of DCLW's weight")
     detach: bool = Field(True, description="whether DCLW's weight is a constant for the gradient")
+    constant: Positive = Field(
+        1.0,
+        description="W of dcl-constant",
+        exclude_if=lambda constant: constant == 1,  # a study without this key stays the same
+    )

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from eqco.study.axes import LISTS
 from eqco.study.cell import Cell
 from eqco.study.expansion import choices
+from eqco.study.fields import WITH_MARGIN
 from eqco.study.methods import METHODS
 from eqco.study.recipe import Pretrain
 
@@ -115,11 +116,11 @@ def support_set(study: "Study") -> Iterator[Problem]:
             yield key, method, "needs pretrain.queue, the length of its support set"
 
 
-def margins_of_info_nce_alone(study: "Study") -> Iterator[Problem]:
-    """A margin belongs to InfoNCE; the other losses have none."""
+def margins_where_they_are_read(study: "Study") -> Iterator[Problem]:
+    """A margin belongs to InfoNCE, and to the controls that have its weights."""
     for b, block in enumerate(study.grid):
         for i, loss in enumerate(block.losses or []):
-            if loss != "info-nce" and block.margins != [0]:
+            if loss not in WITH_MARGIN and block.margins != [0]:
                 yield f"grid.{b}.losses.{i}", loss, "has no margin: margins must be [0]"
 
 
@@ -144,7 +145,7 @@ RULES: tuple[Callable[["Study"], Iterator[Problem]], ...] = (
     symmetric_methods,
     key_encoders,
     support_set,
-    margins_of_info_nce_alone,
+    margins_where_they_are_read,
     each_cell_once,
 )
 

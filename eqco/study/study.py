@@ -107,8 +107,11 @@ class Study(Section):
         # The cell has these, scaled if the recipe says so.
         for key in ("batch", "lr", "lr_per"):
             parts["pretrain"].pop(key, None)
-        settings = own.loss.model_dump(mode="json") if cell.loss in LOSS_SETTINGS else None
-        return {**parts, "loss": settings, "cell": written}
+        # These three are in every configuration with settings, whether its loss reads them or not.
+        read = {"inter", "sigma", "detach", *LOSS_SETTINGS.get(cell.loss, ())}
+        settings = own.loss.model_dump(mode="json", include=read)
+        has_settings = cell.loss in LOSS_SETTINGS
+        return {**parts, "loss": settings if has_settings else None, "cell": written}
 
 
 def config_hash(resolved: dict[str, Any]) -> str:

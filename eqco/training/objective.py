@@ -7,6 +7,7 @@ from torch import Tensor
 
 from eqco.losses import Negatives, dcl, dclw, dual_temperature, info_nce, weight
 from eqco.study.cell import Cell
+from eqco.study.fields import WITH_MARGIN
 from eqco.study.recipe import LossSettings
 
 Objective = Callable[[Tensor, Negatives], Tensor]  # (A,), (A, K) -> (A,)
@@ -15,23 +16,33 @@ Objective = Callable[[Tensor, Negatives], Tensor]  # (A,), (A, K) -> (A,)
 def objective(cell: Cell, settings: LossSettings) -> Objective:
     """The loss per anchor, whose mean the cell minimises.
 
-    Two losses are controls. They tell apart whether a gain comes from the weighting of anchors or
-    from the scale of the gradient. ``info-nce-rescaled`` is InfoNCE divided by the batch mean of
-    its W: the anchors keep their different weights, and the mean weight is 1. ``dcl-rescaled`` is
-    DCL times that mean: all anchors weigh the same, and the mean weight is InfoNCE's.
+    The controls are InfoNCE divided by one number per step, and DCL times another weight per
+    anchor, both without gradient: ``weights`` says which. They tell apart where a gain comes from:
+    the size of the gradient, the difference between the weights of anchors, or the right anchors
+    having them.
     """
     tau = cell.temperature
     match cell.loss:
+        case "info-nce":
+            return partial(info_nce, temperature=tau, margin=cell.m)
         case "dclw":
             return partial(dclw, temperature=tau, sigma=settings.sigma, detach=settings.detach)
         case "dual-temperature":
             return partial(dual_temperature, intra=tau, inter=settings.inter)
-        case "info-nce-rescaled":
-            return lambda s0, s: info_nce(s0, s, temperature=tau) / _mean_weight(s0, s, tau)
-        case "dcl-rescaled":
-            return lambda s0, s: dcl(s0, s, temperature=tau) * _mean_weight(s0, s, tau)
+        case "info-nce-rescaled" | "info-nce-rescaled-rms":
+            size = _rms if cell.loss.endswith("rms") else Tensor.mean
+            return lambda s0, s: (
+                info_nce(s0, s, temperature=tau)
+                / size(weight(s0.detach(), s.detach(), temperature=tau))
+            )
         case _:
-            return partial(info_nce, temperature=tau, margin=cell.m)
+
+            def weighted(s0: Tensor, s: Negatives) -> Tensor:
+                w = weights(cell, settings, s0.detach(), s.detach())
+                assert w is not None
+                return w * dcl(s0, s, temperature=tau)
+
+            return weighted
 
 
 def weights(
@@ -39,27 +50,57 @@ def weights(
 ) -> Tensor | None:
     """The weight W (A,) of the cell's loss, the factor of its gradient relative to DCL's.
 
-    None for DCLW, whose weight is on the positive term alone.
+    That of the controls, where W is InfoNCE's weight, of the last three with the cell's margin:
+
+    | loss | W of the loss |
+    | --- | --- |
+    | ``info-nce-rescaled`` | W / mean W: the weights differ as InfoNCE's, their mean is 1 |
+    | ``info-nce-rescaled-rms`` | W / rms W: the gradient has DCL's norm, if noise dominates it |
+    | ``dcl-rescaled`` | mean W: all weigh the same, as much as by InfoNCE |
+    | ``dcl-rescaled-rms`` | rms W: the gradient has InfoNCE's norm, if noise dominates it |
+    | ``dcl-constant`` | ``settings.constant`` |
+    | ``dcl-rolled`` | the W of the anchor before: the same weights on the wrong anchors |
+    | ``dcl-by-negatives`` | W at the mean s0: the part that the negatives decide |
+    | ``dcl-by-positive`` | W at the mean log S: the part that the positive decides |
+
+    Means are over the A anchors of the step; rms W = mean W · √(1 + cv²).
 
     Args:
         cell: the loss, its margin and τ.
-        settings: τ_β of the dual temperature.
+        settings: τ_β of the dual temperature, and the constant.
         positive: s0 (A,).
         negatives: s_1 … s_K (A, K).
+
+    Returns:
+        None for DCLW, whose weight is on the positive term alone.
     """
     if cell.loss == "dclw":
         return None
-    tau = settings.inter if cell.loss == "dual-temperature" else cell.temperature
-    m = cell.m if cell.loss == "info-nce" else 0.0
-    w = weight(positive, negatives, temperature=tau, margin=m)
+    if cell.loss == "dual-temperature":
+        return weight(positive, negatives, temperature=settings.inter)
+    m = cell.m if cell.loss in WITH_MARGIN else 0.0
+    w_of = partial(weight, positive, negatives, temperature=cell.temperature, margin=m)
+    w = w_of()
     match cell.loss:
         case "info-nce-rescaled":
             return w / w.mean()
+        case "info-nce-rescaled-rms":
+            return w / _rms(w)
         case "dcl-rescaled":
             return w.mean().expand_as(w)
+        case "dcl-rescaled-rms":
+            return _rms(w).expand_as(w)
+        case "dcl-constant":
+            return w.new_full(w.shape, settings.constant)
+        case "dcl-rolled":
+            return w.roll(1)
+        case "dcl-by-negatives":
+            return w_of(reads="negatives")
+        case "dcl-by-positive":
+            return w_of(reads="positive")
         case _:
             return w
 
 
-def _mean_weight(positive: Tensor, negatives: Negatives, temperature: float) -> Tensor:
-    return weight(positive.detach(), negatives.detach(), temperature=temperature).mean()
+def _rms(w: Tensor) -> Tensor:
+    return w.square().mean().sqrt()

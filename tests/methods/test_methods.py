@@ -259,20 +259,6 @@ def test_every_argument_changes_the_loss(method):
     assert len({round(value, 6) for value in losses}) == len(losses)
 
 
-def test_the_controls_have_the_scale_and_the_weights_that_they_say():
-    s0 = torch.tensor([0.9, 0.2, 0.5], requires_grad=True)
-    s = torch.rand(3, 31, generator=seeded()) - 0.5
-
-    def pull(**changes) -> Tensor:
-        loss = objective(cell("simo", **changes), LossSettings())(s0, s)
-        return -0.2 * torch.autograd.grad(loss.sum(), s0)[0]
-
-    plain, one = pull(), torch.ones(3)
-    torch.testing.assert_close(pull(margin=math.inf), one)
-    torch.testing.assert_close(pull(loss="info-nce-rescaled"), plain / plain.mean())
-    torch.testing.assert_close(pull(loss="dcl-rescaled"), one * plain.mean())
-
-
 # networks ------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from eqco.report import figures, summary, tables
-from eqco.report.lines import ticks_of
+from eqco.report.lines import lines_of, ticks_of
 from eqco.study.cell import Cell
 from eqco.study.protocols import Evaluate
 
@@ -150,6 +150,15 @@ def test_lines_are_told_apart_by_what_varies(accuracies, tmp_path):
     other = accuracies.assign(batch=accuracies["negatives"] + 1)
     figures.negatives(other, "study", tmp_path / "b")
     assert "batch" not in (tmp_path / "b.svg").read_text()
+
+
+def test_a_control_with_the_weights_of_a_margin_names_both(accuracies):
+    rolled = accuracies.assign(loss="dcl-rolled")
+    assert set(lines_of(rolled)) == {
+        "dcl-rolled, InfoNCE (m = 0)",
+        "dcl-rolled, EqCo (m = τ log α/K)",
+    }
+    assert set(lines_of(rolled.assign(margin=""))) == {"dcl-rolled"}
 
 
 def test_numbers_on_the_axis_do_not_overlap(accuracies):

@@ -40,6 +40,7 @@ RECIPES = {
         **{"methods": ["simmoco"], "symmetric": True, "sampling": "independent"}
     },
     "simclr, batch norm after all": {"methods": ["simclr"], "norm": "all", "margin": "eqco"},
+    "simclr, weights of other anchors": {"methods": ["simclr"], "loss": "dcl-rolled"},
     "simclr, normalised SGD": {"methods": ["simclr"], "optimizer": "normalised-sgd"},
     "simclr, LARS": {"methods": ["simclr"], "optimizer": "lars"},
     "simclr, AdamW": {"methods": ["simclr"], "optimizer": "adamw"},
@@ -49,7 +50,13 @@ RECIPES = {
 def study_of(recipe: dict[str, Any]) -> Study:
     block = {"methods": recipe["methods"], "negatives": [20], "seeds": [0]}
     changes = {
-        "grid": [{**block, "margins": [recipe.get("margin", 0)]}],
+        "grid": [
+            {
+                **block,
+                "margins": [recipe.get("margin", 0)],
+                "losses": [recipe.get("loss", "info-nce")],
+            }
+        ],
         "augment": {"crop": [0.5, 1.0], "flip": 0.5, "blur": {"p": 0.5, "kernel": 3}},
         "network.projector_norm": recipe.get("norm", "hidden"),
         "network.batch_norm_groups": recipe.get("groups", 1),

@@ -125,7 +125,8 @@ def valid(draw) -> dict[str, Any]:
     queue = draw(st.sampled_from([8, 40]))
     method = draw(st.sampled_from(methods))
     most = min(METHODS[method].candidates(n, queue) or 64 for n in batches)
-    loss = draw(st.sampled_from([None, ["info-nce"], ["dclw", "dual-temperature"]]))
+    losses = [None, ["info-nce"], ["dclw", "dual-temperature"], ["dcl-rolled", "dcl-by-negatives"]]
+    loss = draw(st.sampled_from(losses))
     margins = (
         [0]
         if loss and "dclw" in loss

@@ -11,6 +11,7 @@ from eqco.report import charts, page, tables
 from eqco.report.lines import lines_of
 from eqco.study.axes import KEYS, LISTS, name_of, text
 from eqco.study.cell import Cell
+from eqco.study.fields import LOSS_SETTINGS
 from eqco.study.grid import Grid
 from eqco.study.load import parse_study
 from eqco.study.quick import shrink
@@ -57,6 +58,7 @@ VALUES: dict[str, list[Any]] = {
     "loss.inter": [0.5, 1],
     "loss.sigma": [0.5, 1],
     "loss.detach": [True, False],
+    "loss.constant": [0.3, 0.5],
 }
 
 
@@ -80,7 +82,7 @@ def test_every_key_of_the_recipe_can_be_an_axis_by_a_name_of_its_own():
 def test_a_cell_is_the_same_as_with_its_value_in_the_recipe(base, key):
     changes: dict[str, Any] = {}
     if key.startswith("loss."):
-        loss = "dual-temperature" if key == "loss.inter" else "dclw"
+        loss = next(loss for loss, read in LOSS_SETTINGS.items() if key.split(".")[1] in read)
         changes = {"grid.0.losses": [loss], "grid.0.margins": [0]}
     base = with_values(base, changes)
     axis = parse_study(with_values(base, {"grid.0.with": {key: VALUES[key]}}), "axis")

@@ -155,6 +155,11 @@ BAD = [
     ),
     ({"grid.0.losses": ["triplet"]}, "grid.0.losses.0: 'triplet': input should be 'info-nce'"),
     ({"grid.0.losses": ["dclw"]}, r"grid.0.losses.0: dclw: has no margin: margins must be \[0\]"),
+    (
+        {"grid.0.losses": ["dcl-rolled", "dcl-constant"]},
+        r"grid.0.losses.1: dcl-constant: has no margin: margins must be \[0\]",
+    ),
+    ({"loss": {"constant": 0}}, "loss.constant: 0: input should be greater than 0"),
     ({"grid.0.methods": ["nnclr"]}, "grid.0.methods.0: nnclr: needs pretrain.queue"),
     (
         {"grid.0.methods": ["moco"], "pretrain.queue": 8},

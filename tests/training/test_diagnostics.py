@@ -1,6 +1,7 @@
 """What a step says of itself, against values worked out by hand and known Gaussians."""
 
 import math
+from typing import get_args
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch.nn import functional as F
 
 from eqco.losses import eqco_margin, info_nce
 from eqco.study.cell import Cell
+from eqco.study.fields import WITH_MARGIN, Loss
 from eqco.study.load import load_study
 from eqco.study.recipe import LossSettings
 from eqco.training import diagnostics
@@ -60,13 +62,14 @@ def test_the_numbers_of_a_step(changes):
     "changes",
     [
         *[{}, {"margin": "eqco", "alpha": 256.0}, {"margin": math.inf}],
-        *[{"loss": "dual-temperature"}, {"loss": "info-nce-rescaled"}, {"loss": "dcl-rescaled"}],
+        *[{"loss": loss} for loss in get_args(Loss) if loss not in ("info-nce", "dclw")],
+        *[{"loss": loss, "margin": 0.4} for loss in WITH_MARGIN],
     ],
     ids=str,
 )
 def test_the_weight_is_that_of_the_loss(changes):
     """W is −τ ∂L/∂s0 for every loss with a weight, by autograd."""
-    chosen, settings = cell(**changes), LossSettings(inter=0.7)
+    chosen, settings = cell(**changes), LossSettings(inter=0.7, constant=0.3)
     generator = torch.Generator().manual_seed(0)
     s0 = torch.rand(9, generator=generator).requires_grad_()
     s = 2 * torch.rand(9, 5, generator=generator) - 1

@@ -1,5 +1,6 @@
 """The optimisers: the rule, what does not change it, and a restart between two steps."""
 
+import math
 from typing import get_args
 
 import pytest
@@ -42,15 +43,19 @@ def test_a_gradient_of_zero_stays_zero():
     assert torch.equal(p.data, torch.ones(2))
 
 
-@pytest.mark.parametrize("method", METHODS)
+SAME = [(0, "info-nce-rescaled"), (math.inf, "dcl-rescaled")]
+MORE = [(0, "info-nce-rescaled-rms"), (math.inf, "dcl-rescaled-rms"), (math.inf, "dcl-constant")]
+
+
 @pytest.mark.parametrize(
-    ("margin", "loss"), [(0, "info-nce-rescaled"), (float("inf"), "dcl-rescaled")]
+    ("method", "margin", "loss"),
+    [(method, *same) for method in METHODS for same in SAME] + [("simo", *same) for same in MORE],
 )
 def test_no_factor_of_the_loss_matters(study_with, digits, method, margin, loss):
     """InfoNCE and InfoNCE / mean W, DCL and DCL x mean W: the same encoder, by this rule alone."""
     block = {"methods": [method], "negatives": [16], "seeds": [0]}
     grid = [{**block, "margins": [margin]}, {**block, "margins": [0], "losses": [loss]}]
-    changes = {"grid": grid, "pretrain.queue": 64, "pretrain.lr": 0.05}
+    changes = {"grid": grid, "pretrain.queue": 64, "pretrain.lr": 0.05, "loss": {"constant": 0.3}}
 
     def encoders(optimizer: str) -> list[torch.Tensor]:
         study = study_with({**changes, "pretrain.optimizer": optimizer})
