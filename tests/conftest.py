@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import forked
+import hypothesis
 import pytest
 import torch
 import yaml
@@ -27,6 +28,9 @@ LONGEST = (
 )
 
 torch.set_num_threads(1)
+# Machines are shared: no test asserts a time.
+hypothesis.settings.register_profile("eqco", deadline=None)
+hypothesis.settings.load_profile("eqco")
 # A shell's background jobs ignore it, and so would every process that a test starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -43,8 +47,7 @@ def address() -> str:
     """A fork server's, which ends with the tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")  # several tests run at once
-        forkserver.start()
-    return os.environ.pop(forkserver.VARIABLE)
+        return forked.start_eqco()
 
 
 @pytest.fixture(scope="session")

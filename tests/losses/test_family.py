@@ -8,7 +8,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
@@ -152,7 +152,6 @@ def test_they_compile_to_one_graph(name):
     s0=st.sampled_from([-1.0, 0.0, 1.0]),
     s=st.lists(st.sampled_from([-1.0, 0.3, 1.0]), min_size=1, max_size=9),
 )
-@settings(deadline=None)
 def test_no_infinity_in_float32(tau, inter, s0, s):
     positive = torch.tensor([s0, 0.5], requires_grad=True)
     negatives = torch.tensor([s, s], requires_grad=True)

@@ -5,7 +5,7 @@ from functools import cache
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -143,7 +143,6 @@ def test_numbers_of_random_negatives(s0, variant, quantity):
     tau=st.floats(0.01, 10),
     m=st.floats(-2, 2) | st.just(math.inf),
 )
-@settings(deadline=None)
 def test_extreme_values_stay_finite(s0, s, tau, m):
     positive = torch.tensor([s0], requires_grad=True)
     negatives = torch.tensor([s], requires_grad=True)
@@ -164,7 +163,6 @@ def test_low_precision_is_summed_in_float32():
 
 
 @given(m=st.floats(-1, 1), change=st.floats(0.01, 1))
-@settings(deadline=None)
 def test_the_margin_changes_the_loss(m, change):
     s0, s = similarities(16)
     before = info_nce(s0, s, temperature=0.2, margin=m)

@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
@@ -25,7 +25,6 @@ def other_keys(n: int, k: int, generator: torch.Generator, *, shared: bool) -> T
 
 
 @given(n=st.integers(2, 40), data=st.data(), seed=st.integers(0, 2**31), shared=st.booleans())
-@settings(deadline=None)
 def test_k_distinct_other_keys(n, data, seed, shared):
     k = data.draw(st.integers(1, n - 1))
     drawn = other_keys(n, k, seeded(seed), shared=shared)

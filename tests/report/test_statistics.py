@@ -4,7 +4,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
@@ -47,7 +47,6 @@ def test_holm_is_statsmodels(n):
     assert holm(p) == pytest.approx(multipletests(p, method="holm")[1])
 
 
-@settings(deadline=None)
 @given(NUMBERS)
 def test_sign_flips_are_all_taken(values):
     d = np.array(values)

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -83,7 +83,17 @@ class Project:
 
     def wait_for(self, text: str, name: str, seconds: float = 60) -> None:
         """Until a file holds a regular expression."""
-        wait_until(lambda: re.search(text, self.read(name)), f"{text} in {name}", seconds)
+        self.wait_until(lambda: re.search(text, self.read(name)), f"{text} in {name}", seconds)
+
+    def wait_until(self, true: Callable[[], object], what: str, seconds: float = 180) -> None:
+        """Look again and again until something is true; fail with the queue and the log."""
+        try:
+            wait_until(true, what, seconds)
+        except TimeoutError as error:
+            queue = (
+                self.cluster("squeue", "-t", "all", "-o", "%i %T %r %S %N") if self.cluster else ""
+            )
+            raise TimeoutError(f"{error}\n{queue}\n{self.read('log.txt')}") from error
 
     def end(self) -> None:
         for process in self.processes:

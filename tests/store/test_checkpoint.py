@@ -66,7 +66,7 @@ def test_the_newest_is_read_and_the_one_before_is_kept(checkpoints):
 
 
 @given(st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_damaged_one_gives_way_to_the_one_before(tmp_path_factory, data):
     checkpoints = Checkpoints(tmp_path_factory.mktemp("damaged"), MADE_BY)
     checkpoints.save(a_state(1))

@@ -86,7 +86,7 @@ def check_cells(study: Study) -> None:
 
 
 @given(damaged() | anything)
-@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=600, suppress_health_check=[HealthCheck.too_slow])
 def test_any_values_are_a_grid_or_one_clear_line(values):
     try:
         study = parse_study(values, "any.yaml")
@@ -103,9 +103,7 @@ def test_any_values_are_a_grid_or_one_clear_line(values):
 
 
 @given(st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
-@settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_file_is_a_study_or_one_clear_line(tmp_path, content):
     path = tmp_path / "any.yaml"
     path.write_bytes(content)
@@ -154,7 +152,7 @@ def valid(draw) -> dict[str, Any]:
 
 
 @given(valid(), st.integers(0, 2**32 - 1))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_valid_cell_takes_a_step(values, seed):
     study = parse_study(values, "valid.yaml")
     check_cells(study)
