@@ -142,7 +142,7 @@ def _end_with(connection: socket.socket, server_alive: int) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _serve_here(descriptor: str, parent: str, folder: str) -> None:
+def serve_commands(descriptor: str, parent: str, folder: str) -> None:
     """Import the modules that commands need, then serve; the main function of the server."""
     try:
         import torch
@@ -162,4 +162,4 @@ def _serve_here(descriptor: str, parent: str, folder: str) -> None:
 
 
 if __name__ == "__main__":
-    _serve_here(*sys.argv[1:])
+    serve_commands(*sys.argv[1:])

@@ -1,11 +1,13 @@
 """Programs for tests without the wait for imports: forks of a process that has them imported.
 
 Used as a script it is that process. ``snakemake`` and ``dvc`` are written to a folder for PATH.
+eqco's own fork server has the report's imports here too, and the bundle of its JavaScript.
 """
 
 import os
 import shutil
 import socket
+import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -18,6 +20,11 @@ import sys
 from eqco.forkserver import call
 sys.exit(call([{{name!r}}, *sys.argv[1:]], {{address!r}}))
 """
+
+
+def start_eqco() -> str:
+    """Start eqco's fork server; return its address."""
+    return forkserver.launch([__file__, "eqco"])
 
 
 def start() -> Path:
@@ -50,6 +57,19 @@ def serve(descriptor: str, parent: str, folder: str) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def serve_eqco(*arguments: str) -> None:
+    from eqco.report import figures, page  # noqa: F401
+
+    # a process of its own makes it: the threads that do would not be in a fork
+    command = "from eqco.report.page import vega; print(vega())"
+    bundle = subprocess.check_output([sys.executable, "-c", command], text=True).removesuffix("\n")
+    page.vega = lambda: bundle
+    forkserver.serve_commands(*arguments)
+
+
 if __name__ == "__main__":
     sys.path.pop(0)  # this folder
-    serve(*sys.argv[1:])
+    if sys.argv[1] == "eqco":
+        serve_eqco(*sys.argv[2:])
+    else:
+        serve(*sys.argv[1:])

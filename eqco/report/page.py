@@ -93,12 +93,12 @@ def render(grid: Grid, results: Path, source: Path, published: Path) -> str:
             sort_keys=False,
             allow_unicode=True,
         ),
-        vega=_vega(),
+        vega=vega(),
     )
 
 
 @cache
-def _vega() -> str:
+def vega() -> str:
     """The JavaScript that draws the charts, which takes a second to bundle."""
     version = altair.SCHEMA_VERSION.rpartition(".")[0]
     return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed", version)
