@@ -21,6 +21,7 @@ report: "workflow/report/workflow.rst"
 
 localrules:
     all,
+    select,
     table,
     report,
 
@@ -31,5 +32,5 @@ rule all:
         "table.csv",
         "report.html",
         # a table without its cells, as from another checkout, is not believed but made again
-        rules.table.input.cells,
+        cells_of_the_table,
         rules.table.output.made,

@@ -232,14 +232,25 @@ def compare(
     print(write_comparisons(grid, _folder(results, grid.study), request), end="")
 
 
+@app.command()
+def select(study: StudyFile, results: ResultsFolder = None) -> None:
+    """Select the value of each arm that the study's `select` asks for, by its deciding cells."""
+    from eqco.commands.select import write_selection
+
+    grid = _grid(study)
+    print(write_selection(grid, _folder(results, grid.study)), end="")
+
+
 @app.command("cells")
 def print_cells(study: StudyFile, results: ResultsFolder = None) -> None:
     """Print the paths of the unfinished cells, one per line, for a loop without Snakemake."""
     from eqco.store.archive import finished
+    from eqco.store.selection import needed
 
     grid = _grid(study)
-    done = finished(grid, _folder(results, grid.study))
-    for path in grid.cells:
+    folder = _folder(results, grid.study)
+    done = finished(grid, folder)
+    for path in needed(grid, folder).cells:
         if path not in done:
             print(path)
 
@@ -251,11 +262,12 @@ def keep(study: StudyFile, results: ResultsFolder = None) -> None:
     Without cells/, as in a clone, the tables are made from that file.
     """
     from eqco.store import archive
+    from eqco.store.selection import needed
 
     grid = _grid(study)
     folder = _folder(results, grid.study)
     count = archive.keep(grid, folder)
-    print(f"{folder / archive.KEPT}: {count} of {len(grid.cells)} cells")
+    print(f"{folder / archive.KEPT}: {count} of {len(needed(grid, folder).cells)} cells")
 
 
 @app.command()

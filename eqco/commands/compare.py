@@ -5,6 +5,7 @@ from pathlib import Path
 from eqco.report import comparisons, tables
 from eqco.report.comparisons import Request
 from eqco.runtime.files import write
+from eqco.store.selection import choose, confirmed
 from eqco.study.grid import Grid
 
 
@@ -22,6 +23,8 @@ def write_comparisons(grid: Grid, results: Path, request: Request) -> str:
     Raises:
         InputError: as ``comparisons.compare``.
     """
+    if grid.study.select:
+        grid = confirmed(grid, choose(grid, results))
     accuracies, summaries = tables.read_study(grid, results, unfinished=True)
     table = comparisons.compare(accuracies, request)
     named = ", ".join(f"{axis} = {value}" for axis, value in request.against.items())

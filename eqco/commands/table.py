@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from eqco.report import figures, summary, tables
+from eqco.report import figures, selection, summary, tables
 from eqco.runtime.files import write
 from eqco.store.cells import write_json
 from eqco.store.provenance import gather
+from eqco.store.selection import choose, confirmed
 from eqco.study.grid import Grid
 
 
@@ -23,11 +24,16 @@ def write_table(grid: Grid, results: Path, published: Path) -> str:
     Raises:
         InputError: if a cell's files are missing or belong to another run.
     """
-    study = grid.study
+    study, choices = grid.study, []
+    if study.select:
+        choices = choose(grid, results)
+        grid = confirmed(grid, choices)
     accuracies, summaries = tables.read_study(grid, results)
     table = tables.beside_published(tables.aggregate(accuracies), grid, published)
     write(results / "table.csv", table.to_csv(index=False))
     notes = tables.notes(study, summaries)
+    if study.select:
+        notes = [*selection.notes(study.select, choices), *notes]
     write(results / "table.md", tables.markdown(table, notes))
     text = "\n".join([summary.render(table), *(f"{note}\n" for note in notes)])
     write(results / "summary.md", text)

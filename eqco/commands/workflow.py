@@ -4,6 +4,7 @@ No torch is imported here, since every job of a cluster parses the Snakefile aga
 """
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,12 @@ from eqco.errors import InputError
 from eqco.runtime.files import write
 from eqco.store.archive import stand_ins
 from eqco.store.cells import Files
+from eqco.store.selection import choose, confirmed
 from eqco.store.snakemake_records import check
 from eqco.study.grid import Grid
 from eqco.study.load import load_study, parse_study
 from eqco.study.quick import shrink
+from eqco.study.selection import arms
 from eqco.study.study import Study
 
 
@@ -50,9 +53,30 @@ class Plan:
         return "/".join(f"{axis}~{{{axis}}}" for axis in self.grid.axes)
 
     @property
+    def deciding_cells(self) -> list[str]:
+        """The paths of the cells that a selection reads and the archive does not hold."""
+        deciding = (
+            path
+            for arm in arms(self.grid)
+            for candidate in arm.candidates.values()
+            for path in candidate.deciding
+        )
+        return self._to_run(deciding)
+
+    @property
     def cells_to_run(self) -> list[str]:
-        """The paths of the cells that the archive does not hold."""
-        return [path for path in self.grid.cells if path not in self.archived]
+        """The paths of the cells that the table reads and the archive does not hold.
+
+        Raises:
+            InputError: deciding cells of a selection are missing, or give none.
+        """
+        if not self.study.select:
+            return self._to_run(self.grid.cells)
+        # Snakemake runs in the study's folder, and a test of this class elsewhere
+        return self._to_run(confirmed(self.grid, choose(self.grid, self.folder)).cells)
+
+    def _to_run(self, paths: Iterable[str]) -> list[str]:
+        return [path for path in paths if path not in self.archived]
 
     @property
     def study_file(self) -> str:

@@ -43,6 +43,8 @@ COLUMNS = {
     ),
 }
 
+# begins the column of the axis whose value is selected for each arm: a result, no axis any more
+SELECTED = "selected_"
 # columns that name a line, or place a point on it
 LINE = ("method", "loss", "negatives", "margin", "alpha")
 
@@ -53,12 +55,19 @@ def configuration(table: pd.DataFrame) -> list[str]:
 
 
 def settings(table: pd.DataFrame) -> list[str]:
-    """The columns of a configuration that may tell two lines of one loss apart: τ and axes."""
-    return [name for name in configuration(table) if name not in LINE]
+    """The columns of a configuration that may tell two lines of one loss apart: τ and axes.
+
+    A selected value does not: it goes with the line and the point.
+    """
+    names = [name for name in configuration(table) if name not in LINE]
+    return [name for name in names if not name.startswith(SELECTED)]
 
 
 def column(name: str) -> Column:
     """A column of a table; a key of the recipe that is an axis goes by its own name."""
+    if name.startswith(SELECTED):
+        symbol = column(name.removeprefix(SELECTED)).symbol
+        return Column(f"{symbol}, selected", "by accuracy on validation images, by other seeds")
     words = name.replace("_", " ")
     return COLUMNS.get(name, Column(words, "", words))
 

@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 
 from eqco.errors import InputError
+from eqco.report.columns import SELECTED
 from eqco.report.statistics import Estimate, holm, paired, sign_flip, welch
 
-VALUES = ("seed", "accuracy", "hole")
+VALUES = ("seed", "accuracy", "hole", "protocol")
 VERDICT = {1: "above", -1: "below"}
 LEVEL = 0.05
 
@@ -54,7 +55,7 @@ def compare(accuracies: pd.DataFrame, request: Request) -> pd.DataFrame:
     Raises:
         InputError: an axis, value or protocol is unknown, nothing matches, or all have one seed.
     """
-    axes = [str(name) for name in accuracies if name not in (*VALUES, "protocol")]
+    axes = _axes(accuracies)
     _check(accuracies, axes, request)
     if request.protocol:
         accuracies = accuracies[accuracies["protocol"] == request.protocol]
@@ -77,6 +78,12 @@ def compare(accuracies: pd.DataFrame, request: Request) -> pd.DataFrame:
 Key = tuple[Any, ...]
 
 
+def _axes(accuracies: pd.DataFrame) -> list[str]:
+    """The columns in which configurations differ; an arm's selected value is not one of them."""
+    names = [str(name) for name in accuracies if name not in VALUES]
+    return [name for name in names if not name.startswith(SELECTED)]
+
+
 @dataclass(frozen=True)
 class Arm:
     """A configuration: its accuracy by seed, NaN in a hole, and the values that it is a mean of."""
@@ -92,7 +99,7 @@ def _arms(rows: pd.DataFrame, request: Request) -> tuple[list[str], dict[Key, Ar
     """
     # another margin's α is derived from its K
     rows = rows.assign(alpha=rows["alpha"].where(rows["margin"] == "eqco", ""))
-    axes = [str(name) for name in rows if name not in (*VALUES, "protocol", "alpha")]
+    axes = [name for name in _axes(rows) if name != "alpha"]
     if "alpha" in request.against or rows.groupby(axes)["alpha"].nunique().max() > 1:
         axes.append("alpha")  # else it goes with K, the margin or the method
     axes = [name for name in axes if name not in request.pool]

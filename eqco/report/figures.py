@@ -1,5 +1,7 @@
 """Accuracy, gradient and bound against the number of negatives, as figures."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -16,13 +18,22 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# equal inputs give equal bytes: no random ids here, no date in _save
+# equal inputs give equal bytes: no random ids here, no date in save
 STYLE: dict[Any, Any] = {
     "svg.hashsalt": "eqco",
     "font.size": 9,
     "axes.grid": True,
     "grid.alpha": 0.3,
 }
+
+
+@contextmanager
+def drawing(rows: int, columns: int, size: tuple[float, float], **sharing: Any) -> Iterator[Any]:
+    """A figure in the project's style, and its axes (rows, columns)."""
+    with mpl.rc_context(STYLE):
+        yield plt.subplots(
+            rows, columns, figsize=size, layout="constrained", squeeze=False, **sharing
+        )
 
 
 def negatives(accuracies: pd.DataFrame, title: str, stem: Path) -> None:
@@ -44,16 +55,7 @@ def negatives(accuracies: pd.DataFrame, title: str, stem: Path) -> None:
     # a column per protocol, each with its own scale; a row per method
     height, width = max(len(methods), 1), len(protocols)
     size = (4 * width, 1.2 + 2.6 * height)
-    with mpl.rc_context(STYLE):
-        figure, axes = plt.subplots(
-            height,
-            width,
-            figsize=size,
-            sharex=True,
-            sharey="col",
-            layout="constrained",
-            squeeze=False,
-        )
+    with drawing(height, width, size, sharex=True, sharey="col") as (figure, axes):
         for axis, (method, protocol) in zip(axes.flat, panels, strict=True):
             panel = rows[(rows["method"] == method) & (rows["protocol"] == protocol)]
             for i, line in enumerate(lines):
@@ -76,8 +78,8 @@ def negatives(accuracies: pd.DataFrame, title: str, stem: Path) -> None:
             axis.set_xlabel("negatives an anchor, K")
         for axis in axes[:, 0]:
             axis.set_ylabel("test accuracy [%]")
-        _finish(figure, axes, title)
-        _save(figure, stem)
+        finish(figure, axes, title)
+        save(figure, stem)
 
 
 def theory(curves: pd.DataFrame, title: str, stem: Path) -> None:
@@ -93,11 +95,8 @@ def theory(curves: pd.DataFrame, title: str, stem: Path) -> None:
         "relative": "gradient ‖E ∂L/∂q‖, largest K = 1",
         "bound": "log(1 + K exp(m/τ)) − L [nats]",
     }
-    with mpl.rc_context(STYLE):
-        size = (8, 1.2 + 2.6 * len(encoders))
-        figure, axes = plt.subplots(
-            len(encoders), 2, figsize=size, sharex=True, layout="constrained", squeeze=False
-        )
+    size = (8, 1.2 + 2.6 * len(encoders))
+    with drawing(len(encoders), 2, size, sharex=True) as (figure, axes):
         for row, encoder in zip(axes, encoders, strict=True):
             for axis, (column, label) in zip(row, panels.items(), strict=True):
                 for i, margin in enumerate(curves["margin"].unique()):
@@ -115,8 +114,8 @@ def theory(curves: pd.DataFrame, title: str, stem: Path) -> None:
                 axis.set_ylabel(label)
         for axis in axes[-1]:
             axis.set_xlabel("negatives an anchor, K")
-        _finish(figure, axes, title)
-        _save(figure, stem)
+        finish(figure, axes, title)
+        save(figure, stem)
 
 
 def _k_axis(axis: Axes, rows: pd.DataFrame) -> None:
@@ -126,13 +125,15 @@ def _k_axis(axis: Axes, rows: pd.DataFrame) -> None:
     axis.minorticks_off()
 
 
-def _finish(figure: Figure, axes: Any, title: str) -> None:
+def finish(figure: Figure, axes: Any, title: str) -> None:
+    """Add the legend of the first panel below, and the title."""
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8)
     figure.suptitle(title)
 
 
-def _save(figure: Figure, stem: Path) -> None:
+def save(figure: Figure, stem: Path) -> None:
+    """Write ``stem``.svg and ``stem``.png, and close the figure."""
     for suffix, metadata in ((".svg", {"Date": None}), (".png", {"Software": None})):
         image = BytesIO()
         figure.savefig(image, format=suffix[1:], dpi=150, metadata=metadata)

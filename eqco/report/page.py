@@ -13,11 +13,13 @@ import pandas as pd
 import vl_convert
 import yaml
 
-from eqco.report import charts, tables
+from eqco.report import charts, selection, tables
 from eqco.report.columns import column, configuration, shown
 from eqco.report.lines import lines_of, on_test
 from eqco.store import provenance
+from eqco.store.selection import Choice, choose, confirmed
 from eqco.study.grid import Grid
+from eqco.study.study import Study
 
 EPOCHS = 100_000  # most epochs in a page, over all cells: about 6 MB
 FEWEST = 20  # epochs per cell
@@ -34,7 +36,10 @@ def render(grid: Grid, results: Path, source: Path, published: Path) -> str:
         source: the study file.
         published: the published numbers.
     """
-    study = grid.study
+    study, choices = grid.study, []
+    if study.select:
+        choices = choose(grid, results, unfinished=True)
+        grid = confirmed(grid, choices)
     accuracies, summaries = tables.read_study(grid, results, unfinished=True)
     table = tables.beside_published(tables.aggregate(accuracies), grid, published)
     named = configuration(table)
@@ -74,12 +79,14 @@ def render(grid: Grid, results: Path, source: Path, published: Path) -> str:
         methods=methods,
         epochs=epochs,
         switches=charts.switches(charted),
+        selected=selection.notes(study.select, choices) if study.select else [],
         column=column,
         columns=shown(table),
         curves=charts.CURVES,
         charts={
             **{f"against-{name}": charts.against_k(charted, name) for name in methods},
             **{f"curve-{name}": charts.curve(name, epochs[-1]) for name in charts.CURVES},
+            **_selection(study, choices),
         },
         histories=_histories(accuracies, named, summaries, limit),
         thinned=limit if epochs[-1] > limit else None,
@@ -102,6 +109,14 @@ def vega() -> str:
     """The JavaScript that draws the charts, which takes a second to bundle."""
     version = altair.SCHEMA_VERSION.rpartition(".")[0]
     return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed", version)
+
+
+def _selection(study: Study, choices: list[Choice]) -> dict[str, Any]:
+    """The chart of what was selected, if anything was."""
+    table = selection.scores(choices)
+    if study.select is None or table.empty:
+        return {}
+    return {"selection": selection.chart(table, study.select)}
 
 
 def _commit(makers: list[dict[str, Any]]) -> str | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from eqco.store.cells import EVALUATIONS, read_json
 from eqco.study.datasets import ImageFolder, JpegFolder
 from eqco.study.grid import Grid
+from eqco.study.selection import planned
 from eqco.study.study import Study
 from eqco.training import cost
 
@@ -68,7 +69,7 @@ def estimate(grid: Grid, images: int, results: Path, speeds: Path) -> Estimate:
         results: the study's folder; its provenance.json holds a speed once cells are trained.
         speeds: CSV file of speeds by backbone and image size.
     """
-    study, cells = grid.study, [one.cell for one in grid.cells.values()]
+    study, cells = grid.study, [one.cell for one in planned(grid).cells.values()]
     probe = study.evaluate.linear
     recipes = [study.of(cell).pretrain for cell in cells]
     train = study.data.train_size(images)

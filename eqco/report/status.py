@@ -12,6 +12,7 @@ from eqco.errors import InputError
 from eqco.runtime.lock import is_held
 from eqco.store.archive import finished
 from eqco.store.cells import EVALUATIONS, PROGRESS, SUMMARY, read_json
+from eqco.store.selection import needed
 from eqco.study.grid import Grid
 
 RECENT = 600  # seconds: twice the time between two checkpoints
@@ -32,7 +33,7 @@ class Status:
 
 
 def read(grid: Grid, results: Path) -> list[Status]:
-    """The status of every cell of the grid, in its order.
+    """The status of every cell of the grid that has to run, as far as known, in its order.
 
     A cell is done, or has failed, if its results say so. A training runs if its lock is held. The
     lock of a process on another machine may not be visible here, so a training whose last progress
@@ -54,7 +55,7 @@ def read(grid: Grid, results: Path) -> list[Status]:
             seconds.setdefault(grid.cells[path].cell.method, []).append(files[SUMMARY]["seconds"])
     all_seconds = [value for values in seconds.values() for value in values]
     statuses = []
-    for path, cell in grid.cells.items():
+    for path, cell in needed(grid, results).cells.items():
         if path in done:
             reason = done[path][SUMMARY]["failed"]
             statuses.append(Status(path, "failed", reason) if reason else Status(path, "done"))

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from eqco.errors import InputError
-from eqco.report.columns import COLUMNS, column, settings
+from eqco.report.columns import COLUMNS, SELECTED, column, settings
 from eqco.report.published import TUNED, matches
 from eqco.store.archive import stand_ins
 from eqco.store.cells import read_cell
@@ -56,7 +56,7 @@ def read_study(
             summary = {"missing": str(error)}
         hole = next((name for name in HOLES if summary.get(name)), "")
         summaries.append(summary)
-        row = _configuration(cell.cell, grid.axes)
+        row = _configuration(cell.cell, grid)
         for protocol in grid.study.protocols:
             rows.append(
                 {
@@ -70,9 +70,12 @@ def read_study(
     return pd.DataFrame(rows), summaries
 
 
-def _configuration(cell: Cell, axes: list[str]) -> dict[str, int | str]:
-    """The configuration of a cell: its axes, α and τ; empty where it does not read an axis."""
-    has_margin = cell.loss in WITH_MARGIN
+def _configuration(cell: Cell, grid: Grid) -> dict[str, int | str]:
+    """The configuration of a cell: its axes, α and τ; empty where it does not read an axis.
+
+    A selected axis is the last, under another name.
+    """
+    axes, has_margin = grid.axes, cell.loss in WITH_MARGIN
     columns: dict[str, int | str] = {
         "method": cell.method,
         **({"loss": cell.loss} if "loss" in axes else {}),
@@ -83,7 +86,11 @@ def _configuration(cell: Cell, axes: list[str]) -> dict[str, int | str]:
     }
     others: dict[str, int | str] = {"batch": cell.batch, "lr": text(cell.lr)}
     others |= {name_of(key): text(value) for key, value in cell.settings}
-    return columns | {name: others.get(name, "") for name in axes if name not in (*columns, "seed")}
+    columns |= {name: others.get(name, "") for name in axes if name not in (*columns, "seed")}
+    if grid.study.select:
+        axis = grid.study.select.axis
+        columns[SELECTED + axis] = columns.pop(axis)
+    return columns
 
 
 def aggregate(accuracies: pd.DataFrame) -> pd.DataFrame:
@@ -127,7 +134,7 @@ def beside_published(table: pd.DataFrame, grid: Grid, file: Path) -> pd.DataFram
         file: the published numbers.
     """
     configurations = {
-        tuple({**_configuration(one.cell, grid.axes), "protocol": protocol}.items()): (
+        tuple({**_configuration(one.cell, grid), "protocol": protocol}.items()): (
             one.cell,
             protocol,
         )

@@ -6,7 +6,17 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag
 
 from eqco.study.axes import With
-from eqco.study.fields import Count, Loss, Margin, Method, NotNegative, Optimizer, Positive, Section
+from eqco.study.fields import (
+    Count,
+    Loss,
+    Margin,
+    Method,
+    NotNegative,
+    Optimizer,
+    Positive,
+    Section,
+    Seed,
+)
 
 
 def _kind_of_negatives(negatives: Any) -> str:
@@ -71,7 +81,7 @@ class Block(Section):
         "pretrain.ema; or a list of such mappings, of which each gives its own cells",
         exclude_if=lambda mappings: mappings is None,  # a study from before this key stays the same
     )
-    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1)]
+    seeds: Annotated[list[Seed], Field(min_length=1)]
 
 
 class Cell(Section):

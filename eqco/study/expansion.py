@@ -114,9 +114,19 @@ def expand(study: "Study") -> Iterator[Place]:
             for key in keys:
                 options = chosen.get(key, [Choice(hashable(study.value(key)), key)])
                 lists[key] = [value for value, _ in options]
-            lists["seed"] = block.seeds
+            lists["seed"] = [*_deciding(study, lists), *block.seeds]
             for combination in product(*lists.values()):
                 yield _place(study, b, dict(zip(lists, combination, strict=True)), names, listed)
+
+
+def _deciding(study: "Study", lists: dict[str, list[Any]]) -> list[int]:
+    """The seeds that select a value, of a block's lists with several values to select from."""
+    if not study.select:
+        return []
+    several = any(
+        name_of(key) == study.select.axis and len(values) > 1 for key, values in lists.items()
+    )
+    return study.select.seeds if several else []
 
 
 def _listed(study: "Study") -> list[str]:

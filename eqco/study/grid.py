@@ -1,5 +1,6 @@
 """The grid of a study: its cells with their paths, configurations and hashes, computed once."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -39,6 +40,12 @@ class Grid:
             config = self.study.resolve(cell)
             by_path[path] = GridCell(path, cell, config, config_hash(config))
         return by_path
+
+    def only(self, paths: Iterable[str]) -> "Grid":
+        """The grid with these of its cells alone, in its own order."""
+        chosen, part = set(paths), Grid(self.study)
+        part.cells = {path: one for path, one in self.cells.items() if path in chosen}
+        return part
 
     def find(self, path: str, source: str) -> GridCell:
         """The cell at a path.

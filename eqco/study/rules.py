@@ -10,10 +10,12 @@ from pydantic import ValidationError
 
 from eqco.study.axes import LISTS
 from eqco.study.cell import Cell
-from eqco.study.expansion import choices
+from eqco.study.expansion import axes, choices
 from eqco.study.fields import WITH_MARGIN
 from eqco.study.methods import METHODS
+from eqco.study.protocols import VALIDATION_SUFFIX
 from eqco.study.recipe import Pretrain
+from eqco.study.selection import split
 
 if TYPE_CHECKING:
     from eqco.study.study import Study
@@ -124,6 +126,38 @@ def margins_where_they_are_read(study: "Study") -> Iterator[Problem]:
                 yield f"grid.{b}.losses.{i}", loss, "has no margin: margins must be [0]"
 
 
+def selection_has_values(study: "Study") -> Iterator[Problem]:
+    """``select`` names an axis with several values, a validation protocol and seeds of its own."""
+    select = study.select
+    if select is None:
+        return
+    names = [name for name in axes(study) if name != "seed"]
+    if select.axis not in names:
+        yield "select.axis", select.axis, f"not an axis of the grid; allowed: {', '.join(names)}"
+        return
+    allowed = [name for name in study.protocols if name.endswith(VALIDATION_SUFFIX)]
+    if not study.data.validation:
+        yield "select.on", select.on, "needs data.validation, the number of validation images"
+    elif select.on not in allowed:
+        yield "select.on", select.on, f"must be one of {', '.join(allowed)}"
+    for b, block in enumerate(study.grid):
+        for i, seed in enumerate(block.seeds):
+            if seed in select.seeds:
+                yield f"grid.{b}.seeds.{i}", seed, "select.seeds has it: a seed selects or confirms"
+    blocks: dict[str, set[int]] = {}
+    several = False
+    for b, path, cell in study.places:
+        several |= cell.seed in select.seeds
+        blocks.setdefault(split(path, select.axis)[0], set()).add(b)
+    for arm, places in blocks.items():
+        if len(places) > 1:
+            first, second, *_ = sorted(places)
+            message = f"is in grid.{first} too; list its values of {select.axis} in one block"
+            yield f"grid.{second}", arm, message
+    if not several:
+        yield "select.axis", select.axis, "no block lists several values of it to select from"
+
+
 def each_cell_once(study: "Study") -> Iterator[Problem]:
     """A cell stands in the grid only once."""
     block_of: dict[Cell, int] = {}
@@ -146,6 +180,7 @@ RULES: tuple[Callable[["Study"], Iterator[Problem]], ...] = (
     key_encoders,
     support_set,
     margins_where_they_are_read,
+    selection_has_values,
     each_cell_once,
 )
 

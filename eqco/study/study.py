@@ -19,6 +19,7 @@ from eqco.study.fields import LOSS_SETTINGS, Name, Positive, Section, refuse
 from eqco.study.protocols import VALIDATION_SUFFIX, Evaluate
 from eqco.study.recipe import Augment, LossSettings, Network, Pretrain
 from eqco.study.rules import RULES
+from eqco.study.selection import Select
 
 
 class Study(Section):
@@ -33,6 +34,11 @@ class Study(Section):
     loss: LossSettings = LossSettings()
     alpha: Positive = Field(description="α, the number of negatives that EqCo stands in for")
     temperature: Positive = Field(description="τ")
+    select: Select | None = Field(
+        None,
+        description="for each arm the best value of one axis, by validation images",
+        exclude_if=lambda select: select is None,  # a study from before this key stays the same
+    )
     grid: Annotated[list[Block], Field(min_length=1)]
 
     @model_validator(mode="after")

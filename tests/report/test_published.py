@@ -81,7 +81,7 @@ def table_of(study: Study, accuracy: Callable[[Cell], float]) -> pd.DataFrame:
     """A table of the study, every cell with the accuracy given for it."""
     rows = [
         {
-            **tables._configuration(cell, Grid(study).axes),
+            **tables._configuration(cell, Grid(study)),
             "protocol": protocol,
             "seed": cell.seed,
             "accuracy": accuracy(cell),

@@ -1,15 +1,46 @@
 import os
 
+from eqco.runtime.files import canonical
 from eqco.store.archive import KEPT
+
+
+def results_of(cells):
+    files = ["pretrain.json", "linear.json", "knn.json"]
+    return expand("cells/{cell}/{file}", cell=cells, file=files)
+
+
+if PLAN.study.select:
+
+    # Which cells the table reads is known when the cells that select a value are finished.
+    checkpoint select:
+        input:
+            cells=results_of(PLAN.deciding_cells),
+            kept=KEPT if PLAN.archived else [],
+        output:
+            csv="selection.csv",
+            svg="selection.svg",
+            png="selection.png",
+            made=touch("logs/selection.made") if PLAN.archived else [],
+        log:
+            "logs/selection.log",
+        params:
+            study=PLAN.study_file,
+            select=canonical(PLAN.study.select.model_dump()),
+            kept=list(PLAN.archived),
+        shell:
+            "python -m eqco select {params.study:q} --results . > {log:q} 2>&1"
+
+
+def cells_of_the_table(wildcards):
+    if PLAN.study.select:
+        checkpoints.select.get()
+    return results_of(PLAN.cells_to_run)
 
 
 rule table:
     input:
-        cells=expand(
-            "cells/{cell}/{file}",
-            cell=PLAN.cells_to_run,
-            file=["pretrain.json", "linear.json", "knn.json"],
-        ),
+        cells=cells_of_the_table,
+        selection="selection.csv" if PLAN.study.select else [],
         kept=KEPT if PLAN.archived else [],
         published=PLAN.published if os.path.exists(PLAN.published) else [],
     output:
