@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SLURM ?= /tmp/eqco-slurm
 
 .DELETE_ON_ERROR:
-.PHONY: demo test test-slow test-all lint bench docs format schema slurm-up slurm-down
+.PHONY: demo test test-slow test-all lint bench claims docs format schema slurm-up slurm-down
 
 demo: $(VENV)/installed
 	$(BIN)/snakemake --configfile params/demo.yaml
@@ -43,6 +43,10 @@ lint: $(VENV)/installed
 # Measure this machine: benchmarks/results/<date>-<machine>.json and .md; half an hour, alone.
 bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks machine
+
+# The table of all claims in results/README.md.
+claims: $(VENV)/installed
+	$(BIN)/python -m eqco claims results/README.md
 
 # The API reference, from the docstrings: docs/api/index.html.
 docs: $(VENV)/installed

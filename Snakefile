@@ -21,7 +21,6 @@ report: "workflow/report/workflow.rst"
 
 localrules:
     all,
-    select,
     table,
     report,
 

@@ -195,9 +195,12 @@ def table(
 def compare(
     study: StudyFile,
     against: Annotated[
-        str,
-        typer.Option(metavar="AXIS=VALUE,...", help="The reference: margin=0, or negatives=255"),
-    ],
+        str | None,
+        typer.Option(
+            metavar="AXIS=VALUE,...",
+            help="The reference: margin=0, or negatives=255; default: the study's own comparisons",
+        ),
+    ] = None,
     protocol: Annotated[
         str | None, typer.Option(help="By this one alone; default: by each")
     ] = None,
@@ -215,21 +218,46 @@ def compare(
 ) -> None:
     """Compare each configuration with the one that has other values of the named axes alone.
 
-    Prints the differences, paired by seed, with interval, p and verdict, and writes comparisons.csv
-    and comparisons.md.
+    Prints the differences, paired by seed, with interval, p and verdict, and writes comparison.csv
+    and comparison.md. Without --against the study's own comparisons and claims are computed, and
+    written to comparisons.csv, claims.csv and forest.svg, as the table step does.
     """
-    from eqco.commands.compare import parse_against, write_comparisons
-    from eqco.report.comparisons import Request
+    from eqco.commands.compare import parse_against, write_comparison, write_own
+    from eqco.study.claims import Comparison
 
-    request = Request(
-        parse_against(against),
-        tuple(filter(None, pool.split(","))),
-        protocol,
-        equivalence,
-        correct == "holm",
-    )
     grid = _grid(study)
-    print(write_comparisons(grid, _folder(results, grid.study), request), end="")
+    folder = _folder(results, grid.study)
+    if against is None:
+        print(write_own(grid, folder), end="")
+        return
+    if equivalence is not None and not equivalence > 0:
+        raise InputError(f"--equivalence: {equivalence:g}: must be above 0 points")
+    comparison = Comparison(
+        name=grid.study.study,
+        against=parse_against(against),
+        pool=list(filter(None, pool.split(","))),
+        protocol=protocol,
+        equivalence=equivalence,
+        correct=correct,
+    )
+    print(write_comparison(grid, folder, comparison), end="")
+
+
+@app.command("claims")
+def list_claims(
+    pages: Annotated[
+        list[Path], typer.Argument(help="Markdown pages with the marks to write between")
+    ],
+    params: Annotated[Path, typer.Option(help="Folder of study files")] = Path("params"),
+    results: Annotated[Path, typer.Option(help="Folder of results")] = Path("results"),
+) -> None:
+    """Write the claims of all studies, with their verdicts, into pages such as results/README.md.
+
+    The column `stated` says whether a claim was in its study file before its first result.
+    """
+    from eqco.commands.claims import write_claims
+
+    write_claims(params, results, pages)
 
 
 @app.command()

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from eqco.report import figures, selection, summary, tables
+from eqco.commands.compare import write_own
+from eqco.report import claims, figures, selection, summary, tables
 from eqco.runtime.files import write
 from eqco.store.cells import write_json
 from eqco.store.provenance import gather
@@ -12,6 +13,8 @@ from eqco.study.grid import Grid
 
 def write_table(grid: Grid, results: Path, published: Path) -> str:
     """Write table.csv, table.md, summary.md, metrics.json, negatives.* and provenance.json.
+
+    With ``comparisons`` in the study also what ``compare.write_own`` writes.
 
     Args:
         grid: the study's grid.
@@ -24,7 +27,7 @@ def write_table(grid: Grid, results: Path, published: Path) -> str:
     Raises:
         InputError: if a cell's files are missing or belong to another run.
     """
-    study, choices = grid.study, []
+    study, choices, every = grid.study, [], grid
     if study.select:
         choices = choose(grid, results)
         grid = confirmed(grid, choices)
@@ -34,10 +37,15 @@ def write_table(grid: Grid, results: Path, published: Path) -> str:
     notes = tables.notes(study, summaries)
     if study.select:
         notes = [*selection.notes(study.select, choices), *notes]
+    if study.comparisons:
+        notes.append(f"{claims.METHOD} (docs/statistics.md): `comparisons.md`.")
     write(results / "table.md", tables.markdown(table, notes))
     text = "\n".join([summary.render(table), *(f"{note}\n" for note in notes)])
     write(results / "summary.md", text)
     write_json(results / "metrics.json", tables.metrics(table))
     figures.negatives(accuracies, study.study, results / "negatives")
-    write_json(results / "provenance.json", gather(study, summaries))
+    statistics = {"statistics": claims.METHOD} if study.comparisons else {}
+    write_json(results / "provenance.json", {**gather(study, summaries), **statistics})
+    if study.comparisons:
+        write_own(every, results)
     return text

@@ -10,38 +10,19 @@ import pandas as pd
 from eqco.errors import InputError
 from eqco.report.columns import SELECTED
 from eqco.report.statistics import Estimate, holm, paired, sign_flip, welch
+from eqco.study.claims import Comparison
 
 VALUES = ("seed", "accuracy", "hole", "protocol")
 VERDICT = {1: "above", -1: "below"}
 LEVEL = 0.05
 
 
-@dataclass(frozen=True)
-class Request:
-    """A reference to compare with, and how.
-
-    Args:
-        against: the reference's values by axis, as a table writes them. α is an axis where
-            configurations differ in it alone.
-        pool: axes whose values are averaged, seed by seed, before the comparison.
-        protocol: the only one to compare by; None: each.
-        equivalence: points within which a difference is of no interest; None: not tested.
-        adjust: whether p is adjusted for the number of comparisons by a protocol (Holm).
-    """
-
-    against: dict[str, str]
-    pool: tuple[str, ...] = ()
-    protocol: str | None = None
-    equivalence: float | None = None
-    adjust: bool = True
-
-
-def compare(accuracies: pd.DataFrame, request: Request) -> pd.DataFrame:
+def compare(accuracies: pd.DataFrame, comparison: Comparison) -> pd.DataFrame:
     """Compare every configuration with the one that has the named values and is else the same.
 
     Args:
         accuracies: a row per cell and protocol, of ``tables.read_study``.
-        request: what to compare.
+        comparison: what to compare.
 
     Returns:
         A row per comparison and protocol: the axes; ``protocol``; ``test``, ``paired`` or, of arms
@@ -56,23 +37,24 @@ def compare(accuracies: pd.DataFrame, request: Request) -> pd.DataFrame:
         InputError: an axis, value or protocol is unknown, nothing matches, or all have one seed.
     """
     axes = _axes(accuracies)
-    _check(accuracies, axes, request)
-    if request.protocol:
-        accuracies = accuracies[accuracies["protocol"] == request.protocol]
+    _check(accuracies, axes, comparison)
+    if comparison.protocol:
+        accuracies = accuracies[accuracies["protocol"] == comparison.protocol]
     rows = []
     for protocol, of_protocol in accuracies.groupby("protocol", sort=False):
-        kept, arms = _arms(of_protocol, request)
-        for key, reference in _references(kept, arms, request.against).items():
+        kept, arms = _arms(of_protocol, comparison)
+        for key, reference in _references(kept, arms, comparison.against).items():
             row = {**dict(zip(kept, key, strict=True)), "protocol": protocol}
-            numbers = _difference(arms[key].accuracy, arms[reference].accuracy, request.equivalence)
-            rows.append({**row, **numbers})
-    named = ", ".join(f"{axis}={value}" for axis, value in request.against.items())
+            if all(str(row.get(axis, "")) in some for axis, some in comparison.where.items()):
+                both = arms[key].accuracy, arms[reference].accuracy
+                rows.append({**row, **_difference(*both, comparison.equivalence)})
+    named = ", ".join(f"{axis}={value}" for axis, value in comparison.against.items())
     if not rows:
-        raise InputError(f"--against: {named}: no configuration differs from one in these alone")
+        raise InputError(f"against: {named}: no configuration differs from one in these alone")
     table = pd.DataFrame(rows)
     if "difference" not in table:
-        raise InputError(f"--against: {named}: one seed: a comparison needs two or more")
-    return _with_verdicts(table, request)
+        raise InputError(f"against: {named}: one seed: a comparison needs two or more")
+    return _with_verdicts(table, comparison)
 
 
 Key = tuple[Any, ...]
@@ -92,7 +74,7 @@ class Arm:
     pooled: frozenset[Key]
 
 
-def _arms(rows: pd.DataFrame, request: Request) -> tuple[list[str], dict[Key, Arm]]:
+def _arms(rows: pd.DataFrame, comparison: Comparison) -> tuple[list[str], dict[Key, Arm]]:
     """The axes that are not pooled, and the arms by their values.
 
     A seed of a pooled arm counts if all that is pooled has it.
@@ -100,15 +82,15 @@ def _arms(rows: pd.DataFrame, request: Request) -> tuple[list[str], dict[Key, Ar
     # another margin's α is derived from its K
     rows = rows.assign(alpha=rows["alpha"].where(rows["margin"] == "eqco", ""))
     axes = [name for name in _axes(rows) if name != "alpha"]
-    if "alpha" in request.against or rows.groupby(axes)["alpha"].nunique().max() > 1:
+    if "alpha" in comparison.against or rows.groupby(axes)["alpha"].nunique().max() > 1:
         axes.append("alpha")  # else it goes with K, the margin or the method
-    axes = [name for name in axes if name not in request.pool]
+    axes = [name for name in axes if name not in comparison.pool]
     arms: dict[Key, Arm] = {}
     for key, arm in rows.groupby(axes, sort=False):
         by_seed = arm.groupby("seed", sort=False)["accuracy"]
         means = by_seed.agg(lambda values: values.mean(skipna=False))
         means = means[by_seed.size() == by_seed.size().max()]
-        pooled = frozenset(arm[list(request.pool)].itertuples(index=False, name=None))
+        pooled = frozenset(arm[list(comparison.pool)].itertuples(index=False, name=None))
         by_number = {int(str(seed)): float(mean) for seed, mean in means.items()}
         arms[tuple(key)] = Arm(by_number, pooled)
     return axes, arms
@@ -135,30 +117,28 @@ def _references(axes: list[str], arms: dict[Key, Arm], against: dict[str, str]) 
             fitting = [one for one in fitting if "" in (one[i], key[i]) or one[i] == key[i]]
         if len(fitting) > 1:
             values = ", ".join(one[place["alpha"]] for one in fitting)
-            raise InputError(f"--against: several fit: name alpha too, one of {values}")
+            raise InputError(f"against: several fit: name alpha too, one of {values}")
         if fitting and fitting[0] != key and arms[fitting[0]].pooled == arm.pooled:
             found[key] = fitting[0]
     return found
 
 
-def _check(accuracies: pd.DataFrame, axes: list[str], request: Request) -> None:
-    for option, names in (("--against", list(request.against)), ("--pool", list(request.pool))):
+def _check(accuracies: pd.DataFrame, axes: list[str], comparison: Comparison) -> None:
+    for option, names in (("against", list(comparison.against)), ("pool", list(comparison.pool))):
         for name in names:
             if name not in axes:
                 raise InputError(f"{option}: {name}: not an axis; allowed: {', '.join(axes)}")
-    if twice := set(request.against) & set(request.pool):
-        raise InputError(f"--pool: {twice.pop()}: --against names it: compare it, or pool it")
-    for axis, value in request.against.items():
+    if twice := set(comparison.against) & set(comparison.pool):
+        raise InputError(f"pool: {twice.pop()}: against names it: compare it, or pool it")
+    for axis, value in comparison.against.items():
         values = list(dict.fromkeys(map(str, accuracies[axis])))
         if value not in values:
             allowed = ", ".join(filter(None, values))
-            raise InputError(f"--against: {axis}={value}: no such value; allowed: {allowed}")
+            raise InputError(f"against: {axis}={value}: no such value; allowed: {allowed}")
     protocols = list(accuracies["protocol"].unique())
-    if request.protocol not in (None, *protocols):
+    if comparison.protocol not in (None, *protocols):
         allowed = ", ".join(protocols)
-        raise InputError(f"--protocol: {request.protocol}: unknown; allowed: {allowed}")
-    if request.equivalence is not None and not request.equivalence > 0:
-        raise InputError(f"--equivalence: {request.equivalence:g}: must be above 0 points")
+        raise InputError(f"protocol: {comparison.protocol}: unknown; allowed: {allowed}")
 
 
 def _difference(
@@ -192,11 +172,11 @@ def _numbers(estimate: Estimate, bound: float | None) -> dict[str, float]:
     return numbers
 
 
-def _with_verdicts(table: pd.DataFrame, request: Request) -> pd.DataFrame:
+def _with_verdicts(table: pd.DataFrame, comparison: Comparison) -> pd.DataFrame:
     """Add ``p_adjusted`` and ``verdict``; put the columns in order."""
-    adjusted = ["p", *(["p_equivalence"] if request.equivalence is not None else [])]
+    adjusted = ["p", *(["p_equivalence"] if comparison.equivalence is not None else [])]
     table["p_adjusted"] = table["p"]
-    if request.adjust:
+    if comparison.correct == "holm":
         for name, target in zip(adjusted, ("p_adjusted", "p_equivalence"), strict=False):
             for _, rows in table.dropna(subset=[name]).groupby("protocol", sort=False):
                 table.loc[rows.index, target] = holm(rows[name].tolist())
@@ -216,28 +196,36 @@ def _verdict(row: "pd.Series[Any]") -> str:
     return "undecided"
 
 
-def markdown(table: pd.DataFrame, request: Request) -> str:
+def markdown(table: pd.DataFrame, comparison: Comparison) -> str:
     """The table of ``compare`` for a reader: what differs between its rows, and the numbers."""
     axes = list(table)[: list(table).index("test")]
-    varying = [a for a in axes if table[a].nunique() > 1 or a in request.against]
+    varying = [a for a in axes if table[a].nunique() > 1 or a in comparison.against]
     shown = table[varying].astype(str)
     shown["n"] = table["n"] + table["test"].map({"paired": "", "Welch": ", unpaired"})
-    shown["difference [95 %]"] = [
-        "" if math.isnan(d) else f"{d:+.2f} [{low:+.2f}, {high:+.2f}]".replace("-", "−")
-        for d, low, high in zip(table["difference"], table["low"], table["high"], strict=True)
-    ]
-    columns = {"p": "p", "p_adjusted": "p, Holm" if request.adjust else "", "p_flip": "p, flips"}
-    if request.equivalence is not None:
-        columns["p_equivalence"] = f"p, beyond ± {request.equivalence:g}"
+    shown["difference [95 %]"] = interval_text(table)
+    adjusted = "p, Holm" if comparison.correct == "holm" else ""
+    columns = {"p": "p", "p_adjusted": adjusted, "p_flip": "p, flips"}
+    if comparison.equivalence is not None:
+        columns["p_equivalence"] = f"p, beyond ± {comparison.equivalence:g}"
     for name, head in columns.items():
         if head:
-            shown[head] = table[name].map(_p)
+            shown[head] = table[name].map(p_text)
     shown["found with power 0.8"] = table["detectable"].map(lambda x: f"{x:.1f}" if x == x else "")
     shown["verdict"] = table["verdict"]
     return shown.to_markdown(index=False, disable_numparse=True)
 
 
-def _p(p: float) -> str:
+def interval_text(table: pd.DataFrame) -> list[str]:
+    """The differences with their intervals, ``+0.72 [−0.38, +1.82]``; empty where there is none."""
+    numbers = zip(table["difference"], table["low"], table["high"], strict=True)
+    return [
+        "" if math.isnan(d) else f"{d:+.2f} [{low:+.2f}, {high:+.2f}]".replace("-", "−")
+        for d, low, high in numbers
+    ]
+
+
+def p_text(p: float) -> str:
+    """A p as papers write it: ``.042``, ``< .001``."""
     if math.isnan(p):
         return ""
     return "< .001" if p < 0.0005 else f"{p:.3f}".removeprefix("0")

@@ -1,7 +1,7 @@
 """Accuracy, gradient and bound against the number of negatives, as figures."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,15 @@ STYLE: dict[Any, Any] = {
 }
 
 
+def style() -> AbstractContextManager[None]:
+    """The project's style, for what is drawn or saved within."""
+    return mpl.rc_context(STYLE)
+
+
 @contextmanager
 def drawing(rows: int, columns: int, size: tuple[float, float], **sharing: Any) -> Iterator[Any]:
     """A figure in the project's style, and its axes (rows, columns)."""
-    with mpl.rc_context(STYLE):
+    with style():
         yield plt.subplots(
             rows, columns, figsize=size, layout="constrained", squeeze=False, **sharing
         )
@@ -134,8 +139,15 @@ def finish(figure: Figure, axes: Any, title: str) -> None:
 
 def save(figure: Figure, stem: Path) -> None:
     """Write ``stem``.svg and ``stem``.png, and close the figure."""
-    for suffix, metadata in ((".svg", {"Date": None}), (".png", {"Software": None})):
-        image = BytesIO()
-        figure.savefig(image, format=suffix[1:], dpi=150, metadata=metadata)
-        write(stem.with_suffix(suffix), image.getvalue())
+    for suffix in ("svg", "png"):
+        write(stem.with_suffix(f".{suffix}"), image(figure, suffix))
     plt.close(figure)
+
+
+def image(figure: Figure, suffix: str) -> bytes:
+    """The figure as ``svg`` or ``png``; equal figures give equal bytes."""
+    content = BytesIO()
+    metadata = {"svg": {"Date": None}, "png": {"Software": None}}[suffix]
+    with style():
+        figure.savefig(content, format=suffix, dpi=150, metadata=metadata)
+    return content.getvalue()

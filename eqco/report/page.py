@@ -2,6 +2,7 @@
 
 import math
 import os
+from base64 import b64encode
 from functools import cache
 from itertools import zip_longest
 from pathlib import Path
@@ -13,7 +14,8 @@ import pandas as pd
 import vl_convert
 import yaml
 
-from eqco.report import charts, selection, tables
+from eqco.errors import InputError
+from eqco.report import charts, claims, forest, selection, tables
 from eqco.report.columns import column, configuration, shown
 from eqco.report.lines import lines_of, on_test
 from eqco.store import provenance
@@ -88,6 +90,7 @@ def render(grid: Grid, results: Path, source: Path, published: Path) -> str:
             **{f"curve-{name}": charts.curve(name, epochs[-1]) for name in charts.CURVES},
             **_selection(study, choices),
         },
+        compared=_compared(study, accuracies),
         histories=_histories(accuracies, named, summaries, limit),
         thinned=limit if epochs[-1] > limit else None,
         table=rows,
@@ -117,6 +120,19 @@ def _selection(study: Study, choices: list[Choice]) -> dict[str, Any]:
     if study.select is None or table.empty:
         return {}
     return {"selection": selection.chart(table, study.select)}
+
+
+def _compared(study: Study, accuracies: pd.DataFrame) -> dict[str, Any] | None:
+    """The claims and the figure of the study's comparisons, or why there are none yet."""
+    if not study.comparisons:
+        return None
+    try:
+        found = claims.comparisons(study, accuracies)
+        decided = claims.claims(study, accuracies) if study.claims else pd.DataFrame()
+    except InputError as error:
+        return {"missing": str(error)}
+    image = b64encode(forest.svg(study.comparisons, found, study.study)).decode()
+    return {"claims": claims.shown(decided).to_dict("records"), "figure": image, "missing": ""}
 
 
 def _commit(makers: list[dict[str, Any]]) -> str | None:

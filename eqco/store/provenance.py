@@ -4,7 +4,6 @@ import os
 import platform
 import resource
 import statistics
-import subprocess
 import sys
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eqco.runtime.files import canonical
+from eqco.runtime.git import git
 from eqco.study.study import Study
 
 if TYPE_CHECKING:
@@ -74,21 +74,11 @@ def revision() -> str:
     if built_from.exists():
         return built_from.read_text(encoding="utf-8").strip()
     # an installed copy may lie within another project's repository
-    own = _git(folder, "ls-files", "--error-unmatch", Path(__file__).name)
+    own = git(folder, "ls-files", "--error-unmatch", Path(__file__).name)
     if not own:
         return ""
-    changed = _git(folder, "diff", "--name-only", "HEAD", "--", ":/", ":(top,exclude)results")
-    return _git(folder, "describe", "--always", "--abbrev=12") + "-dirty" * bool(changed)
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    try:
-        done = subprocess.run(
-            ["git", *arguments], cwd=folder, capture_output=True, text=True, check=False
-        )
-    except OSError:
-        return ""
-    return done.stdout.strip()
+    changed = git(folder, "diff", "--name-only", "HEAD", "--", ":/", ":(top,exclude)results")
+    return git(folder, "describe", "--always", "--abbrev=12") + "-dirty" * bool(changed)
 
 
 def processor() -> str:

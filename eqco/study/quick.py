@@ -29,7 +29,8 @@ def shrink(study: Study) -> Study:
     """
     values = study.model_dump(mode="json")
     values["study"] += "-quick"
-    values.pop("select", None)  # an axis keeps its first value
+    for key in ("select", "comparisons", "claims"):  # an axis keeps its first value
+        values.pop(key, None)
     data, recipe, evaluate = (values[key] for key in ("data", "pretrain", "evaluate"))
     if "train_images" in data:
         data["train_images"] = min(data["train_images"], IMAGES)

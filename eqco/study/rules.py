@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from eqco.study.axes import LISTS
 from eqco.study.cell import Cell
+from eqco.study.claims import claims_have_a_comparison, comparisons_can_be_made
 from eqco.study.expansion import axes, choices
 from eqco.study.fields import WITH_MARGIN
 from eqco.study.methods import METHODS
@@ -182,6 +183,8 @@ RULES: tuple[Callable[["Study"], Iterator[Problem]], ...] = (
     margins_where_they_are_read,
     selection_has_values,
     each_cell_once,
+    comparisons_can_be_made,
+    claims_have_a_comparison,
 )
 
 

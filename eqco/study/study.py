@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from eqco.runtime.files import canonical
 from eqco.study.axes import SECTIONS
 from eqco.study.cell import Block, Cell
+from eqco.study.claims import Claim, Comparison
 from eqco.study.datasets import Data
 from eqco.study.expansion import Place, Variant, expand, variants
 from eqco.study.fields import LOSS_SETTINGS, Name, Positive, Section, refuse
@@ -38,6 +39,14 @@ class Study(Section):
         None,
         description="for each arm the best value of one axis, by validation images",
         exclude_if=lambda select: select is None,  # a study from before this key stays the same
+    )
+    comparisons: list[Comparison] = Field(
+        [],
+        description="differences that the table step computes",
+        exclude_if=lambda found: not found,
+    )
+    claims: list[Claim] = Field(
+        [], description="sentences that a comparison decides", exclude_if=lambda found: not found
     )
     grid: Annotated[list[Block], Field(min_length=1)]
 

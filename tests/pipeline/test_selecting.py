@@ -105,7 +105,7 @@ def test_again_does_nothing(trained):
 def test_arms_are_compared_each_at_its_own_value(trained):
     done = eqco(*COMPARE, cwd=trained[0])
     assert done.returncode == 0, done.stderr
-    table = pd.read_csv(trained[0] / "results/tiny/comparisons.csv")
+    table = pd.read_csv(trained[0] / "results/tiny/comparison.csv")
     assert len(table) == 1
     assert not math.isnan(table["difference"].item())
 

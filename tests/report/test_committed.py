@@ -26,6 +26,10 @@ MADE = (
     *("table.csv", "table.md", "summary.md", "metrics.json", "provenance.json"),
     *("negatives.svg", "negatives.png"),
 )
+COMPARED = (
+    *("comparisons.csv", "comparisons.md", "claims.csv", "claims.md"),
+    *("forest.svg", "forest.png"),
+)
 
 each_study = pytest.mark.parametrize("study", COMMITTED)
 
@@ -55,7 +59,8 @@ def test_tables_and_figures_are_what_the_code_makes_of_the_kept_cells(study, tmp
     committed = ROOT / "results" / study
     shutil.copy(committed / kept.KEPT, tmp_path)
     cli.table(Path("params", f"{study}.yaml"), tmp_path)
-    for name in MADE:
+    study_file = load_study(ROOT / "params" / f"{study}.yaml")
+    for name in (*MADE, *COMPARED * bool(study_file.comparisons)):
         assert (tmp_path / name).read_bytes() == (committed / name).read_bytes(), name
     tracked = git("ls-files", f"results/{study}").stdout.split()
     assert sorted(Path(path).name for path in tracked) == sorted([*MADE, kept.KEPT])

@@ -8,12 +8,18 @@ import pytest
 from helpers import ROOT
 from scipy import stats
 
-from eqco.commands.compare import parse_against, write_comparisons
+from eqco.commands.compare import parse_against, write_comparison
 from eqco.errors import InputError
-from eqco.report.comparisons import Request, compare
+from eqco.report.comparisons import compare
 from eqco.report.tables import read_study
+from eqco.study.claims import Comparison
 from eqco.study.grid import Grid
 from eqco.study.load import load_study
+
+
+def comparison(against: dict[str, str], **options) -> Comparison:
+    return Comparison(name="x", against=against, **options)
+
 
 RANDOM = np.random.default_rng(0)
 
@@ -53,7 +59,7 @@ TWO = a_grid(
 
 
 def test_each_configuration_meets_the_one_that_differs_in_the_named_axes_alone():
-    table = compare(TWO, Request({"margin": "0"}))
+    table = compare(TWO, comparison({"margin": "0"}))
     assert table[["method", "negatives", "margin"]].values.tolist() == [
         ["simo", 4, "eqco"],
         ["simo", 16, "eqco"],
@@ -64,14 +70,14 @@ def test_each_configuration_meets_the_one_that_differs_in_the_named_axes_alone()
     assert (first["n"], first["difference"], first["sd"], first["above"]) == ("3", 2, 1, 3)
     assert first["p"] == pytest.approx(stats.ttest_1samp(d, 0).pvalue)
     assert first["correlation"] == pytest.approx(np.corrcoef([52, 52, 56], [50, 51, 53])[0, 1])
-    both = compare(TWO, Request({"negatives": "4", "margin": "0"}))
+    both = compare(TWO, comparison({"negatives": "4", "margin": "0"}))
     (far,) = both.query("negatives == 16 and margin == 'eqco'")["difference"]
     assert far == pytest.approx((61 + 60 + 63 - 50 - 51 - 53) / 3)
 
 
 def test_pooled_arms_are_means_by_seed():
     (row,) = (
-        compare(TWO[TWO["negatives"] == 4], Request({"margin": "0"}, pool=("method",)))
+        compare(TWO[TWO["negatives"] == 4], comparison({"margin": "0"}, pool=["method"]))
     ).to_dict("records")
     d = np.array([(2 + 1) / 2, (1 + 2) / 2, (3 + 0) / 2])
     assert row["difference"] == pytest.approx(d.mean())
@@ -86,7 +92,7 @@ def test_arms_with_other_seeds_are_unpaired_and_holes_leave_their_pair_out():
             ("simo", 4, "inf"): {7: 51.0, 8: 53.0, 9: 60.0},
         }
     )
-    paired, welch = compare(rows, Request({"margin": "0"})).to_dict("records")
+    paired, welch = compare(rows, comparison({"margin": "0"})).to_dict("records")
     assert (paired["test"], paired["n"]) == ("paired", "3")
     assert paired["difference"] == pytest.approx(4 / 3)
     expected = stats.ttest_ind([51, 53, 60], [50, 51, 52], equal_var=False)
@@ -99,13 +105,13 @@ def test_arms_with_other_seeds_are_unpaired_and_holes_leave_their_pair_out():
     [
         (
             "negatives-cpu",
-            Request({"margin": "0"}, ("method", "temperature"), "linear-lbfgs"),
+            comparison({"margin": "0"}, pool=["method", "temperature"], protocol="linear-lbfgs"),
             {"negatives": 4},
             (0.72, -0.38, 1.82, 0.128),
         ),
         (
             "fashion-mnist",
-            Request({"margin": "0"}, (), "knn"),
+            comparison({"margin": "0"}, protocol="knn"),
             {"negatives": 1},
             (-0.94, -1.12, -0.75, 0.0001),
         ),
@@ -122,16 +128,17 @@ def test_committed_studies(study, request_, row, expected):
 def test_the_page_shows_what_the_command_prints(tmp_path):
     shutil.copy(ROOT / "results" / "fashion-mnist" / "cells.jsonl", tmp_path)
     grid = Grid(load_study(ROOT / "params" / "fashion-mnist.yaml"))
-    told = write_comparisons(grid, tmp_path, Request({"margin": "0"}, (), "knn", equivalence=1.0))
+    request = comparison({"margin": "0"}, protocol="knn", equivalence=1.0)
+    told = write_comparison(grid, tmp_path, request)
     assert told.partition("\n\n")[2] in (ROOT / "docs" / "statistics.md").read_text()
 
 
 def test_every_arm_of_the_controls_has_its_line():
     against = parse_against("margin=0,loss=info-nce,lr=0.01")
-    table = compare(accuracies_of("controls-cpu"), Request(against, (), "linear-lbfgs"))
+    table = compare(accuracies_of("controls-cpu"), comparison(against, protocol="linear-lbfgs"))
     assert len(table) == 16
     with pytest.raises(InputError, match="several fit: name alpha too, one of 256, 65536"):
-        compare(accuracies_of("controls-cpu"), Request({"margin": "eqco"}))
+        compare(accuracies_of("controls-cpu"), comparison({"margin": "eqco"}))
 
 
 def test_the_verdicts():
@@ -147,25 +154,24 @@ def test_the_verdicts():
     )
 
     def verdicts(**options) -> list[str]:
-        return compare(rows, Request({"margin": "0"}, **options))["verdict"].tolist()
+        return compare(rows, comparison({"margin": "0"}, **options))["verdict"].tolist()
 
     assert verdicts() == ["above", "below", "undecided", "undecided"]
     assert verdicts(equivalence=0.5) == ["above", "below", "equivalent", "undecided"]
-    plain = compare(rows, Request({"margin": "0"}, adjust=False))
+    plain = compare(rows, comparison({"margin": "0"}, correct="none"))
     assert plain["p_adjusted"].equals(plain["p"])
-    assert (compare(rows, Request({"margin": "0"}))["p_adjusted"] >= plain["p"]).all()
+    assert (compare(rows, comparison({"margin": "0"}))["p_adjusted"] >= plain["p"]).all()
 
 
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
-        (Request({"foo": "1"}), "--against: foo: not an axis; allowed: method, negatives, margin"),
-        (Request({"negatives": "7"}), "--against: negatives=7: no such value; allowed: 4, 16"),
-        (Request({"method": "moco", "negatives": "16"}), "no configuration differs from one in"),
-        (Request({"margin": "0"}, pool=("foo",)), "--pool: foo: not an axis"),
-        (Request({"margin": "0"}, pool=("margin",)), "--pool: margin: --against names it"),
-        (Request({"margin": "0"}, protocol="x"), "--protocol: x: unknown; allowed: knn"),
-        (Request({"margin": "0"}, equivalence=0.0), "--equivalence: 0: must be above 0 points"),
+        (comparison({"foo": "1"}), "against: foo: not an axis; allowed: method, negatives, margin"),
+        (comparison({"negatives": "7"}), "against: negatives=7: no such value; allowed: 4, 16"),
+        (comparison({"method": "moco", "negatives": "16"}), "no configuration differs from one in"),
+        (comparison({"margin": "0"}, pool=["foo"]), "pool: foo: not an axis"),
+        (comparison({"margin": "0"}, pool=["margin"]), "pool: margin: against names it"),
+        (comparison({"margin": "0"}, protocol="x"), "protocol: x: unknown; allowed: knn"),
     ],
 )
 def test_mistakes_are_one_line(request_, message):
@@ -177,7 +183,7 @@ def test_mistakes_are_one_line(request_, message):
 
 def test_one_seed_is_not_compared():
     with pytest.raises(InputError, match="one seed: a comparison needs two or more"):
-        compare(TWO[TWO["seed"] == 0], Request({"margin": "0"}))
+        compare(TWO[TWO["seed"] == 0], comparison({"margin": "0"}))
 
 
 def test_under_no_difference_few_grids_have_a_finding():
@@ -193,7 +199,7 @@ def test_under_no_difference_few_grids_have_a_finding():
                 for margin in ("0", "eqco")
             }
         )
-        verdicts = compare(rows, Request({"margin": "0"}, pool=("method",)))["verdict"]
+        verdicts = compare(rows, comparison({"margin": "0"}, pool=["method"]))["verdict"]
         found += bool((verdicts != "undecided").any())
     assert stats.binom.sf(found - 1, 60, 0.05) > 1e-4
 
@@ -201,8 +207,8 @@ def test_under_no_difference_few_grids_have_a_finding():
 def test_the_command_writes_what_it_prints(tmp_path):
     shutil.copy(ROOT / "results" / "negatives-cpu" / "cells.jsonl", tmp_path)
     grid = Grid(load_study(ROOT / "params" / "negatives-cpu.yaml"))
-    told = write_comparisons(grid, tmp_path, Request({"margin": "0"}))
-    assert (tmp_path / "comparisons.md").read_text() == told
-    table = pd.read_csv(tmp_path / "comparisons.csv", keep_default_na=False)
+    told = write_comparison(grid, tmp_path, comparison({"margin": "0"}))
+    assert (tmp_path / "comparison.md").read_text() == told
+    table = pd.read_csv(tmp_path / "comparison.csv", keep_default_na=False)
     assert {"p_flip", "detectable", "correlation", "verdict"} <= set(table)
     assert told.count("| eqco") == len(table)

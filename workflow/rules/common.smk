@@ -40,3 +40,14 @@ wildcard_constraints:
 if workflow.nodes is None and not workflow.remote_exec:
     if "gpus" not in workflow.global_resources and (count := gpus.count()):
         workflow.register_resource("gpus", count)
+
+
+def results_of(cells):
+    files = ["pretrain.json", "linear.json", "knn.json"]
+    return expand("cells/{cell}/{file}", cell=cells, file=files)
+
+
+def cells_of_the_table(wildcards):
+    if PLAN.study.select:
+        checkpoints.select.get()
+    return results_of(PLAN.cells_to_run)

@@ -3,13 +3,10 @@ import os
 from eqco.runtime.files import canonical
 from eqco.store.archive import KEPT
 
-
-def results_of(cells):
-    files = ["pretrain.json", "linear.json", "knn.json"]
-    return expand("cells/{cell}/{file}", cell=cells, file=files)
-
-
 if PLAN.study.select:
+
+    localrules:
+        select,
 
     # Which cells the table reads is known when the cells that select a value are finished.
     checkpoint select:
@@ -29,12 +26,6 @@ if PLAN.study.select:
             kept=list(PLAN.archived),
         shell:
             "python -m eqco select {params.study:q} --results . > {log:q} 2>&1"
-
-
-def cells_of_the_table(wildcards):
-    if PLAN.study.select:
-        checkpoints.select.get()
-    return results_of(PLAN.cells_to_run)
 
 
 rule table:
@@ -59,6 +50,12 @@ rule table:
             caption="../report/negatives.rst",
         ),
         png="negatives.png",
+        comparisons=(
+            ["comparisons.csv", "comparisons.md", "forest.svg", "forest.png"]
+            if PLAN.study.comparisons
+            else []
+        ),
+        claims=["claims.csv", "claims.md"] if PLAN.study.claims else [],
         metrics="metrics.json",
         provenance=report(
             "provenance.json",
@@ -73,6 +70,11 @@ rule table:
     params:
         study=PLAN.study_file,
         kept=list(PLAN.archived),
+        # a list of strings, empty without comparisons, so that nothing changes for such a study
+        compared=[
+            canonical(one.model_dump())
+            for one in (*PLAN.study.comparisons, *PLAN.study.claims)
+        ],
     shell:
         f"python -m eqco table {{params.study:q}} --results . --published {PLAN.published}"
         " > {log:q} 2>&1"

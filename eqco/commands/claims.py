@@ -1,0 +1,125 @@
+"""``eqco claims``: every study's claims with their verdicts, as a block of a Markdown page."""
+
+import os
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from eqco.errors import InputError
+from eqco.report.comparisons import interval_text
+from eqco.runtime.files import write
+from eqco.runtime.git import git
+from eqco.store.cells import read_json
+from eqco.study.load import load_study
+from eqco.study.study import Study
+
+BEGIN, END = "<!-- claims: written by eqco claims -->", "<!-- claims end -->"
+CELLS = "cells.jsonl"
+
+
+def write_claims(params: Path, results: Path, pages: list[Path]) -> None:
+    """Write the table of all claims between the marks of each page.
+
+    Args:
+        params: the folder of study files.
+        results: the folder of results, with each study's claims.csv and provenance.json.
+        pages: Markdown files that hold the marks.
+
+    Raises:
+        InputError: a page has no marks, or a result is damaged.
+    """
+    studies = [(file, load_study(file)) for file in sorted(params.glob("*.yaml"))]
+    rows = list(chain.from_iterable(_claims(file, study, results) for file, study in studies))
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        before, begin, rest = text.partition(BEGIN)
+        _, end, after = rest.partition(END)
+        if not begin or not end:
+            raise InputError(f"{page}: has no lines {BEGIN} and {END} to write between")
+        table = pd.DataFrame(
+            {**row, "study": f"[`{row['study']}`]({_link(results, row['study'], page)})"}
+            for row in rows
+        )
+        shown = table.to_markdown(index=False, disable_numparse=True) if rows else "None yet."
+        write(page, f"{before}{begin}\n\n{shown}\n\n{end}{after}")
+
+
+def _link(results: Path, study: str, page: Path) -> str:
+    return os.path.relpath(results / study / "comparisons.md", page.parent)
+
+
+def _claims(file: Path, study: Study, results: Path) -> list[dict[str, Any]]:
+    """The claims of a study that have a verdict, for a reader."""
+    folder = results / study.study
+    if not study.claims or not (folder / "claims.csv").exists():
+        return []
+    table = pd.read_csv(folder / "claims.csv", dtype={"n": str})
+    made_by = read_json(folder / "provenance.json")["made_by"]
+    revisions = dict.fromkeys(f"`{one['revision'][:7]}`" for one in made_by)
+    return [
+        {
+            "claim": f"{row['claim']} ({row['source']})",
+            "verdict": f"**{row['verdict']}**",
+            "difference [95 %]": difference,
+            "n": row["n"],
+            "by": row["protocol"],
+            "study": study.study,
+            "revision": ", ".join(revisions),
+            "stated": stated(file, i, folder / CELLS),
+        }
+        for i, (row, difference) in enumerate(
+            zip(table.to_dict("records"), interval_text(table), strict=True)
+        )
+    ]
+
+
+def stated(file: Path, number: int, cells: Path) -> str:
+    """Whether a claim stood in its study file, as it is now, before its first result.
+
+    Args:
+        file: the study file.
+        number: of the claim.
+        cells: the archive of the study's cells.
+
+    Returns:
+        ``before``, ``after`` its result, or ``unknown`` where git does not tell. A claim that was
+        changed since, or its comparison, is another claim.
+    """
+    folder = file.resolve().parent
+    if git(folder, "rev-parse", "--is-shallow-repository") != "false":
+        return "unknown"
+    claim = _definition(file.read_text(encoding="utf-8"), number)
+    holders = (
+        commit
+        for commit in git(folder, "log", "--format=%H", "--reverse", "--", file.name).split()
+        if _holds(git(folder, "show", f"{commit}:./{file.name}"), claim)
+    )
+    first_claim = next(holders, "")
+    added = ("log", "--format=%H", "--reverse", "--diff-filter=A", "--", str(cells.resolve()))
+    first_result = next(iter(git(folder, *added).split()), "")
+    if not first_result:
+        return "before" if first_claim else "unknown"
+    if not first_claim or first_claim == first_result:
+        return "after"
+    base = git(folder, "merge-base", first_claim, first_result)
+    return "before" if base == first_claim else "after"
+
+
+def _definition(text: str, number: int) -> tuple[Any, Any]:
+    """A claim of a study file and its comparison, as they are written."""
+    values = yaml.safe_load(text)
+    claim = values["claims"][number]
+    found = [one for one in values["comparisons"] if one["name"] == claim["comparison"]]
+    return claim, found[0]
+
+
+def _holds(text: str, claim: tuple[Any, Any]) -> bool:
+    """Whether a version of a study file has this claim and its comparison."""
+    try:
+        values = yaml.safe_load(text) or {}
+    except yaml.YAMLError:
+        return False
+    return claim[0] in values.get("claims", []) and claim[1] in values.get("comparisons", [])

@@ -1,0 +1,196 @@
+"""Verdicts on claims against scipy and statsmodels; when a claim was stated; the page of all."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from helpers import ROOT, make_up_cells, with_values
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.weightstats import ttost_paired
+
+from eqco.commands.claims import BEGIN, END, stated, write_claims
+from eqco.errors import InputError
+from eqco.report import claims, tables
+from eqco.report.claims import CONTRADICTED, SUPPORTED, UNDECIDED, verdict
+from eqco.store.selection import choose, confirmed
+from eqco.study.grid import Grid
+from eqco.study.load import load_study, parse_study
+
+STUDIES = sorted(ROOT.glob("params/*.yaml"))
+PAGE = ROOT / "results" / "README.md"
+CLAIM = {"claim": "It is.", "source": "a test", "comparison": "eqco", "protocol": "knn"}
+CHANGES = {
+    "grid.0.negatives": [1, 4, 16],
+    "grid.0.seeds": [0, 1, 2, 3, 4, 5],
+    "comparisons": [{"name": "eqco", "against": {"margin": 0}, "equivalence": 0.5}],
+    "claims": [
+        {**CLAIM, "where": {"negatives": 1}, "expected": "above"},
+        {**CLAIM, "where": {"negatives": 4}, "expected": "below"},
+        {**CLAIM, "where": {"negatives": 16}, "expected": "equivalent"},
+        {**CLAIM, "where": {"negatives": 1}, "expected": "above", "family": "other"},
+    ],
+}
+
+
+@pytest.fixture
+def study(tiny_values):
+    return parse_study(with_values(tiny_values, CHANGES), "tiny.yaml")
+
+
+@pytest.fixture
+def accuracies(study, tmp_path):
+    make_up_cells(study, tmp_path)
+    return tables.read_study(Grid(study), tmp_path)[0]
+
+
+def test_p_is_of_the_test_that_would_support_it_by_holm_in_its_family(study, accuracies):
+    knn = accuracies[accuracies["protocol"] == "knn"]
+    arms = knn.pivot_table("accuracy", "seed", ["negatives", "margin"])
+    expected = [stats.ttest_rel(arms[k, "eqco"], arms[k, "0"]).pvalue for k in (1, 4)]
+    expected.append(ttost_paired(arms[16, "eqco"], arms[16, "0"], -0.5, 0.5)[0])
+    found = claims.claims(study, accuracies)
+    assert found["p"].tolist() == pytest.approx([*expected, expected[0]])
+    family = multipletests(expected, method="holm")[1]
+    assert found["p_family"].tolist() == pytest.approx([*family, expected[0]])
+    assert found["difference"][1] == pytest.approx((arms[4, "eqco"] - arms[4, "0"]).mean())
+
+
+@pytest.mark.parametrize(
+    ("expected", "difference", "low", "high", "p_family", "p_equivalence", "said"),
+    [
+        ("above", 2, 1, 3, 0.01, 1, SUPPORTED),
+        ("above", -2, -3, -1, 0.01, 1, CONTRADICTED),
+        ("above", 2, -1, 5, 0.2, 1, UNDECIDED),
+        ("above", 0.1, -0.2, 0.4, 0.6, 0.01, CONTRADICTED),
+        ("above", 0.1, 0.05, 0.15, 0.01, 0.01, CONTRADICTED),  # a difference of no interest
+        ("below", -2, -3, -1, 0.01, np.nan, SUPPORTED),
+        ("below", 2, 1, 3, 0.01, np.nan, CONTRADICTED),
+        ("below", -2, -5, 1, 0.2, np.nan, UNDECIDED),
+        ("equivalent", 0.1, -0.2, 0.4, 0.01, 0.01, SUPPORTED),
+        ("equivalent", 2, 1.1, 3, 1, 1, CONTRADICTED),
+        ("equivalent", -2, -3, -1.1, 1, 1, CONTRADICTED),
+        ("equivalent", 0.9, 0.5, 1.3, 0.4, 0.4, UNDECIDED),  # a difference, perhaps a small one
+    ],
+)
+def test_verdicts(expected, difference, low, high, p_family, p_equivalence, said):
+    numbers = {"difference": difference, "low": low, "high": high, "p_family": p_family}
+    row = {**numbers, "p_equivalence": p_equivalence, "equivalence": 1.0, "expected": expected}
+    assert verdict(pd.Series(row)) == said
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_every_claim_of_a_study_can_be_decided(path, tmp_path):
+    """Before anything is trained: a typing error would show after the last cell."""
+    study = load_study(path)
+    if not study.comparisons:
+        return
+    make_up_cells(study, tmp_path)
+    grid = Grid(study)
+    if study.select:
+        grid = confirmed(grid, choose(grid, tmp_path))
+    found = tables.read_study(grid, tmp_path)[0]
+    assert set(claims.comparisons(study, found)) == {one.name for one in study.comparisons}
+    if study.claims:
+        assert len(claims.claims(study, found)) == len(study.claims)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"comparisons.0.against": {"margin": 5}}, r"comparisons.0.against.margin: 5: no such val"),
+        ({"comparisons.0.against": {"rate": 5}}, r"comparisons.0.against: rate: not an axis; al"),
+        ({"comparisons.0.against": {}}, r"comparisons.0.against: .*at least 1"),
+        ({"comparisons.0.where": {"negatives": [1, 9]}}, r"comparisons.0.where.negatives: 9: no"),
+        ({"comparisons.0.pool": ["margin"]}, r"comparisons.0.pool: margin: must be one of meth"),
+        ({"comparisons.0.protocol": "x"}, r"comparisons.0.protocol: x: must be one of linear-l"),
+        ({"comparisons.0.equivalence": 0}, r"comparisons.0.equivalence: 0: .*greater than 0"),
+        ({"comparisons.0.equivalence": None}, r"claims.2.expected: equivalent: eqco has no equ"),
+        ({"claims.0.comparison": "y"}, r"claims.0.comparison: y: must be one of eqco"),
+        ({"claims.0.expected": "better"}, r"claims.0.expected: 'better': .*'above', 'below' or"),
+        ({"claims.0.where": {"negatives": 2}}, r"claims.0.where.negatives: 2: no such value"),
+        ({"comparisons.0.protocol": "linear"}, r"claims.0.protocol: knn: eqco is by linear alo"),
+    ],
+)
+def test_a_mistake_is_one_line(tiny_values, change, message):
+    values = with_values(with_values(tiny_values, CHANGES), change)
+    with pytest.raises(InputError, match=message) as error:
+        parse_study(values, "tiny.yaml")
+    assert "\n" not in str(error.value)
+
+
+def test_a_claim_that_leaves_several_rows_is_told(tiny_values, study, accuracies):
+    values = with_values(with_values(tiny_values, CHANGES), {"claims.0.where": {}})
+    with pytest.raises(InputError, match=r"claims.0.where: must leave one row of eqco: .*negativ"):
+        claims.claims(parse_study(values, "tiny.yaml"), accuracies)
+
+
+def test_claims_and_comparisons_are_in_no_configuration(tiny_values, study):
+    plain = parse_study(
+        with_values(tiny_values, {k: v for k, v in CHANGES.items() if k.startswith("grid")}), "x"
+    )
+    hashes = [[one.hash for one in Grid(each).cells.values()] for each in (study, plain)]
+    assert hashes[0] == hashes[1]
+
+
+def test_when_a_claim_was_stated_is_told_by_git(tmp_path, tiny_values):
+    """A claim that is changed after its result is another claim."""
+
+    def git(*arguments: str) -> None:
+        who = ("-c", "user.name=a", "-c", "user.email=a@b")
+        subprocess.run(["git", *who, *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    def commit() -> None:
+        git("add", "-A")
+        git("commit", "-qm", "x")
+
+    def write(changes: dict) -> None:
+        file.write_text(yaml.safe_dump(with_values(with_values(tiny_values, CHANGES), changes)))
+
+    file, cells = tmp_path / "tiny.yaml", tmp_path / "cells.jsonl"
+    write({})
+    assert stated(file, 0, cells) == "unknown"  # no repository
+    git("init", "-q")
+    commit()
+    assert stated(file, 0, cells) == "before"
+    cells.write_text("a result\n")
+    commit()
+    write({"pretrain.lr": 0.02})
+    commit()
+    assert stated(file, 0, cells) == "before"
+    write({"claims.0.expected": "below"})
+    assert stated(file, 0, cells) == "after"
+    commit()
+    assert stated(file, 0, cells) == "after"
+    assert stated(file, 1, cells) == "before"
+    write({"comparisons.0.equivalence": 9.0})
+    assert stated(file, 1, cells) == "after"  # its comparison is another
+
+
+def test_the_page_of_claims_is_what_the_results_say(tmp_path):
+    """As `make claims` writes it."""
+    page = Path(shutil.copy(PAGE, tmp_path))
+    write_claims(ROOT / "params", ROOT / "results", [page])
+
+    def table(file: Path) -> list[list[str]]:
+        block = file.read_text().partition(BEGIN)[2].partition(END)[0]
+        lines = [line for line in block.splitlines() if line.startswith("|")]
+        cells = [[cell.strip() for cell in line.split("|")] for line in lines]
+        # a link is from its page; a clone of the last commit alone cannot say what was before
+        last = -2 if "unknown" in block else None
+        return [[cell for cell in row[:last] if not cell.startswith("[")] for row in cells[2:]]
+
+    assert table(page) == table(PAGE)
+    assert len(table(PAGE)) >= 10
+
+
+def test_a_page_without_marks_is_told(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("# A page\n")
+    with pytest.raises(InputError, match=r"page.md: has no lines <!-- claims"):
+        write_claims(ROOT / "params", ROOT / "results", [page])
+    assert page.read_text() == "# A page\n"
