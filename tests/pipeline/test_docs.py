@@ -50,6 +50,7 @@ SMALLER = {
     r"seeds: \[0, 1, 2(, 3, 4)?\]": "seeds: [0, 1]",
     r"seeds: \[0, 1, 2, 3\]": "seeds: [0, 1, 2]",
     r"negatives: \[1, (4, 16, 64, )?255\]": "negatives: [1]",
+    r"^(?:comparisons|claims):\n(?:  .*\n)+": "",  # with K that are left out
     r"^evaluate:\n(?:  .*\n)+": "",  # in its place:
     r"^alpha: 256$": "alpha: 256\n"
     "evaluate: {linear: {epochs: 2, drops: [1]}, linear_lbfgs: {iterations: 5}, knn: {k: 5}}",
