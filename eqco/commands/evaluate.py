@@ -17,6 +17,7 @@ from eqco.runtime.seeds import draw_seed
 from eqco.runtime.signals import stop_on_signals
 from eqco.store.cells import PROGRESS, SavedEncoder, read_encoder, settings_of, write_json
 from eqco.store.checkpoint import Checkpoints
+from eqco.store.images import pack
 from eqco.study.protocols import KEY_SUFFIX, VALIDATION_SUFFIX
 from eqco.study.study import Study, config_hash
 
@@ -87,6 +88,7 @@ class Evaluation:
         self.made_by = {"config_hash": config_hash(self.saved.config), "encoder": sha256(encoder)}
         self.identity = config_hash({**self.made_by, **self.settings})
         self.accuracies: dict[str, float] = {}
+        self.correct: dict[str, str] = {}
         self.smallest_class: int | None = None
 
     def encoders(self) -> list[tuple[str, SavedEncoder]]:
@@ -110,6 +112,8 @@ class Evaluation:
         for protocol, value in accuracies.items():
             name, *rest = protocol.partition(VALIDATION_SUFFIX)
             self.accuracies["".join([name, suffix, *rest])] = value
+        for protocol, correct in features.correct.items():
+            self.correct[protocol + suffix] = pack(correct.cpu().numpy())
         self.smallest_class = int(features.train_labels.bincount().min())
 
     def write(self, out: Path) -> None:
@@ -120,6 +124,7 @@ class Evaluation:
             "settings": self.settings,
             "smallest_class": self.smallest_class,
             "accuracy": self.accuracies,
+            "correct": self.correct,
         }
         write_json(out, {**self.made_by, **result})
         for protocol, accuracy in self.accuracies.items():

@@ -5,7 +5,7 @@ says how each protocol differs from others' of the same name.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -28,7 +28,8 @@ from eqco.study.recipe import Network
 class Features:
     """Features (M, F) float32 and labels (M,) of the splits, and the number of classes.
 
-    Without ``data.validation`` there are no validation images.
+    Without ``data.validation`` there are no validation images. ``correct`` remembers, for each
+    protocol that has rated, which test images it got right: (T,) bool.
     """
 
     train: Tensor
@@ -38,6 +39,7 @@ class Features:
     classes: int
     validation: Tensor | None = None
     validation_labels: Tensor | None = None
+    correct: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def rated(self) -> Tensor:
@@ -52,16 +54,18 @@ class Features:
             on these, by the name that ends in ``@validation``.
         """
         test = len(self.test_labels)
-        accuracies = {protocol: accuracy(scores[:test], self.test_labels)}
+        predicted = scores.argmax(dim=1)  # (R,)
+        self.correct[protocol] = predicted[:test] == self.test_labels
+        accuracies = {protocol: percent(self.correct[protocol])}
         if self.validation_labels is not None:
-            on_validation = accuracy(scores[test:], self.validation_labels)
+            on_validation = percent(predicted[test:] == self.validation_labels)
             accuracies[f"{protocol}{VALIDATION_SUFFIX}"] = on_validation
         return accuracies
 
 
-def accuracy(scores: Tensor, labels: Tensor) -> float:
-    """Percent of the rows (M, Y) whose largest score is the label's (M,)."""
-    return 100 * float((scores.argmax(dim=1) == labels).double().mean())
+def percent(correct: Tensor) -> float:
+    """Percent of images (M,) that are right."""
+    return 100 * float(correct.double().mean())
 
 
 def frozen_backbone(saved: SavedEncoder, channels: int) -> nn.Module:

@@ -9,10 +9,11 @@ import pandas as pd
 
 from eqco.errors import InputError
 from eqco.report.columns import SELECTED
-from eqco.report.statistics import Estimate, holm, paired, sign_flip, welch
+from eqco.report.statistics import Estimate, holm, over_images, paired, sign_flip, welch
+from eqco.store.images import unpack
 from eqco.study.claims import Comparison
 
-VALUES = ("seed", "accuracy", "hole", "protocol")
+VALUES = ("seed", "accuracy", "hole", "protocol", "correct")
 VERDICT = {1: "above", -1: "below"}
 LEVEL = 0.05
 
@@ -30,8 +31,9 @@ def compare(accuracies: pd.DataFrame, comparison: Comparison) -> pd.DataFrame:
         ``4+5``; ``difference``, ``low``, ``high`` (95 % t interval), ``sd`` of the pairs'
         differences, ``above``, pairs above 0; ``p``, ``p_flip``, ``p_adjusted``; ``detectable``,
         the difference found with power 0.8; ``correlation`` of the arms over seeds; with an
-        equivalence bound ``p_equivalence``; ``verdict``. Accuracies are in percent, differences in
-        points.
+        equivalence bound ``p_equivalence``; where the images that are right were kept
+        ``low_images``, ``high_images``, the interval over seeds and images; ``verdict``. Accuracies
+        are in percent, differences in points.
 
     Raises:
         InputError: an axis, value or protocol is unknown, nothing matches, or all have one seed.
@@ -46,8 +48,9 @@ def compare(accuracies: pd.DataFrame, comparison: Comparison) -> pd.DataFrame:
         for key, reference in _references(kept, arms, comparison.against).items():
             row = {**dict(zip(kept, key, strict=True)), "protocol": protocol}
             if all(str(row.get(axis, "")) in some for axis, some in comparison.where.items()):
-                both = arms[key].accuracy, arms[reference].accuracy
-                rows.append({**row, **_difference(*both, comparison.equivalence)})
+                arm, other, bound = arms[key], arms[reference], comparison.equivalence
+                numbers = _difference(arm.accuracy, other.accuracy, bound)
+                rows.append({**row, **numbers, **_over_images(arm, other)})
     named = ", ".join(f"{axis}={value}" for axis, value in comparison.against.items())
     if not rows:
         raise InputError(f"against: {named}: no configuration differs from one in these alone")
@@ -68,10 +71,15 @@ def _axes(accuracies: pd.DataFrame) -> list[str]:
 
 @dataclass(frozen=True)
 class Arm:
-    """A configuration: its accuracy by seed, NaN in a hole, and the values that it is a mean of."""
+    """A configuration: its accuracy by seed, NaN in a hole, and the values that it is a mean of.
+
+    ``correct`` has by seed the share of what is pooled that gets each test image right (M,), if all
+    seeds have kept that.
+    """
 
     accuracy: dict[int, float]
     pooled: frozenset[Key]
+    correct: dict[int, np.ndarray]
 
 
 def _arms(rows: pd.DataFrame, comparison: Comparison) -> tuple[list[str], dict[Key, Arm]]:
@@ -92,8 +100,20 @@ def _arms(rows: pd.DataFrame, comparison: Comparison) -> tuple[list[str], dict[K
         means = means[by_seed.size() == by_seed.size().max()]
         pooled = frozenset(arm[list(comparison.pool)].itertuples(index=False, name=None))
         by_number = {int(str(seed)): float(mean) for seed, mean in means.items()}
-        arms[tuple(key)] = Arm(by_number, pooled)
+        arms[tuple(key)] = Arm(by_number, pooled, _correct(arm, by_number))
     return axes, arms
+
+
+def _correct(arm: pd.DataFrame, accuracy: dict[int, float]) -> dict[int, np.ndarray]:
+    """The images that an arm gets right, by seed; empty if some seed does not tell."""
+    if "correct" not in arm or arm["correct"].isna().any():
+        return {}
+    by_seed = arm.groupby("seed", sort=False)["correct"]
+    return {
+        int(str(seed)): np.mean([unpack(text) for text in texts], axis=0)
+        for seed, texts in by_seed
+        if seed in accuracy
+    }
 
 
 def _references(axes: list[str], arms: dict[Key, Arm], against: dict[str, str]) -> dict[Key, Key]:
@@ -163,6 +183,15 @@ def _difference(
     return {**row, **_numbers(welch(first, second), bound)}
 
 
+def _over_images(arm: Arm, reference: Arm) -> dict[str, float]:
+    """The interval over seeds and test images, if pairs of seeds have kept what they get right."""
+    if len(arm.correct) < 2 or arm.correct.keys() != reference.correct.keys():
+        return {}
+    d = np.stack([arm.correct[seed] - reference.correct[seed] for seed in arm.correct])  # (n, M)
+    low, high = over_images(d)
+    return {"low_images": 100 * low, "high_images": 100 * high}
+
+
 def _numbers(estimate: Estimate, bound: float | None) -> dict[str, float]:
     low, high = estimate.interval()
     numbers = {"difference": estimate.difference, "low": low, "high": high, "p": estimate.p()}
@@ -182,7 +211,8 @@ def _with_verdicts(table: pd.DataFrame, comparison: Comparison) -> pd.DataFrame:
                 table.loc[rows.index, target] = holm(rows[name].tolist())
     table["verdict"] = [_verdict(row) for _, row in table.iterrows()]
     numbers = ["test", "n", "difference", "low", "high", "sd", "above", "p", "p_flip", "p_adjusted"]
-    numbers += [*adjusted[1:], "detectable", "correlation", "verdict"]
+    images = [name for name in ("low_images", "high_images") if name in table]
+    numbers += [*adjusted[1:], "detectable", *images, "correlation", "verdict"]
     axes = [name for name in table if name not in numbers]
     return table.reindex(columns=[*axes, *numbers])
 
@@ -210,6 +240,11 @@ def markdown(table: pd.DataFrame, comparison: Comparison) -> str:
     for name, head in columns.items():
         if head:
             shown[head] = table[name].map(p_text)
+    if "low_images" in table:
+        shown["over images too"] = [
+            "" if math.isnan(low) else f"[{low:+.2f}, {high:+.2f}]".replace("-", "−")
+            for low, high in zip(table["low_images"], table["high_images"], strict=True)
+        ]
     shown["found with power 0.8"] = table["detectable"].map(lambda x: f"{x:.1f}" if x == x else "")
     shown["verdict"] = table["verdict"]
     return shown.to_markdown(index=False, disable_numparse=True)

@@ -10,6 +10,7 @@ from scipy import optimize, stats
 
 EXACT = 16  # seeds up to which all 2^n sign flips are taken
 SAMPLES = 2**EXACT - 1
+DRAWS = 1000  # of the bootstrap
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,32 @@ def _signs(n: int) -> np.ndarray:
     if n <= EXACT:
         return 1.0 - 2.0 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
     return np.random.default_rng(0).choice([-1.0, 1.0], (SAMPLES, n))
+
+
+def over_images(differences: np.ndarray) -> tuple[float, float]:
+    """The 95 % interval of a mean difference over seeds and images, both drawn anew.
+
+    The bootstrap of Owen (Annals of Applied Statistics 1, 2007) for crossed factors: each draw
+    weighs seeds and images by how often each is drawn, and the interval is that of percentiles.
+
+    Args:
+        differences: of two arms, by seed and image (n, M): 1 where the first alone is right, −1
+            where the other alone is.
+    """
+    n, images = differences.shape
+    by_seed = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), DRAWS)  # (D, n)
+    means = differences @ _image_weights(images) / images  # (n, D)
+    drawn = (by_seed.T * means).sum(axis=0) / n  # (D,)
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return float(low), float(high)
+
+
+@cache
+def _image_weights(images: int) -> np.ndarray:
+    """How often each image is drawn (M, D), the same for every comparison."""
+    random = np.random.default_rng(1)
+    drawn = random.integers(0, images, (DRAWS, images))
+    return np.stack([np.bincount(row, minlength=images) for row in drawn], axis=1).astype(float)
 
 
 def holm(p: Sequence[float]) -> list[float]:

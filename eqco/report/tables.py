@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from eqco.errors import InputError
-from eqco.report.columns import COLUMNS, SELECTED, column, settings
+from eqco.report.columns import COLUMNS, SELECTED, column, configuration, settings
 from eqco.report.published import TUNED, matches
 from eqco.store.archive import stand_ins
 from eqco.store.cells import read_cell
@@ -36,8 +36,9 @@ def read_study(
     Returns:
         A row per cell and protocol, in the grid's order, and a summary per cell. The columns are
         the configuration (its axes, α and τ), ``seed``, ``accuracy`` in
-        percent, NaN in a hole, and ``hole``: ``failed``, ``missing`` or empty. The summary of a
-        missing cell holds the reason, ``missing``.
+        percent, NaN in a hole, ``hole``: ``failed``, ``missing`` or empty, and ``correct``, which
+        test images are right, as ``images.pack`` packs it, or None. The summary of a missing cell
+        holds the reason, ``missing``.
 
     Raises:
         InputError: if a cell's files are missing or belong to another run.
@@ -65,6 +66,7 @@ def read_study(
                     "seed": cell.cell.seed,
                     "accuracy": math.nan if hole else accuracies[protocol],
                     "hole": hole,
+                    "correct": summary.get("correct", {}).get(protocol),
                 }
             )
     return pd.DataFrame(rows), summaries
@@ -115,9 +117,8 @@ def aggregate(accuracies: pd.DataFrame) -> pd.DataFrame:
             }
         )
 
-    measured = ["accuracy", "hole"]
-    configuration = [name for name in accuracies if name not in ("seed", *measured)]
-    groups = accuracies.groupby(configuration, sort=False)[measured]
+    keys = [*configuration(accuracies), "protocol"]
+    groups = accuracies.groupby(keys, sort=False)[["accuracy", "hole"]]
     return groups.apply(over_seeds).reset_index()
 
 

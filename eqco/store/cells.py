@@ -131,7 +131,8 @@ def read_cell(
     """The summary of a cell's pretraining, and its accuracies (percent) by protocol.
 
     Of a training that failed there are none, and the summary says why: ``failed``. The summary also
-    has ``smallest_class``, the training images of the smallest class, where kNN has told it.
+    has ``smallest_class``, the training images of the smallest class, where kNN has told it, and
+    ``correct``, by protocol which test images are right (``images.unpack``), where that was kept.
 
     Args:
         folder: of the cell.
@@ -151,10 +152,12 @@ def read_cell(
             f"needs {expected}; delete the folder and run the cell again"
         )
     accuracies: dict[str, float] = {}
+    correct: dict[str, str] = {}
     for name in EVALUATIONS:
         accuracies |= files[name].get("accuracy", {})
+        correct |= files[name].get("correct", {})
     smallest = files["knn.json"].get("smallest_class")
-    return {**files[SUMMARY], "smallest_class": smallest}, accuracies
+    return {**files[SUMMARY], "smallest_class": smallest, "correct": correct}, accuracies
 
 
 def mismatch(

@@ -11,7 +11,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from eqco.data.packed import dataset_hash, read_manifest
 from eqco.errors import InputError
-from eqco.evaluation.features import Features, accuracy, extract
+from eqco.evaluation.features import Features, extract, percent
 from eqco.evaluation.knn import knn
 from eqco.evaluation.linear import linear
 from eqco.evaluation.logistic import linear_lbfgs
@@ -104,7 +104,7 @@ def test_linear_is_torchs_sgd_on_a_linear_layer(features):
             loss.backward()
             optimizer.step()
         schedule.step()
-    expected = accuracy(layer(features.test), features.test_labels)
+    expected = percent(layer(features.test).argmax(dim=1) == features.test_labels)
     assert linear(features, params, seed=3)["linear"] == pytest.approx(expected, abs=0.34)
 
 
@@ -125,9 +125,11 @@ def test_linear_drops_the_rate_to_a_tenth(features):
     assert linear(features, short, seed=0) == linear(features, long, seed=0)
 
 
-def test_accuracy_is_in_percent():
-    scores = torch.eye(4)
-    assert accuracy(scores, torch.tensor([0, 1, 2, 0])) == 75
+def test_accuracies_are_in_percent_and_the_images_that_are_right_are_remembered():
+    labels = torch.tensor([0, 1, 2, 0])
+    rated = Features(torch.eye(4), labels, torch.eye(4), labels, 4)
+    assert rated.accuracies("x", torch.eye(4)) == {"x": 75}
+    assert rated.correct["x"].tolist() == [True, True, True, False]
 
 
 @pytest.fixture

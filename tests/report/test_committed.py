@@ -31,6 +31,8 @@ COMPARED = (
     *("forest.svg", "forest.png"),
 )
 
+SELECTED = ("selection.csv", "selection.svg", "selection.png")
+
 each_study = pytest.mark.parametrize("study", COMMITTED)
 
 
@@ -60,10 +62,13 @@ def test_tables_and_figures_are_what_the_code_makes_of_the_kept_cells(study, tmp
     shutil.copy(committed / kept.KEPT, tmp_path)
     cli.table(Path("params", f"{study}.yaml"), tmp_path)
     study_file = load_study(ROOT / "params" / f"{study}.yaml")
-    for name in (*MADE, *COMPARED * bool(study_file.comparisons)):
+    names = [*MADE, *COMPARED * bool(study_file.comparisons), *SELECTED * bool(study_file.select)]
+    if study_file.select:
+        cli.select(Path("params", f"{study}.yaml"), tmp_path)
+    for name in names:
         assert (tmp_path / name).read_bytes() == (committed / name).read_bytes(), name
     tracked = git("ls-files", f"results/{study}").stdout.split()
-    assert sorted(Path(path).name for path in tracked) == sorted([*MADE, kept.KEPT])
+    assert sorted(Path(path).name for path in tracked) == sorted([*names, kept.KEPT])
 
 
 @each_study

@@ -11,7 +11,9 @@ from scipy import stats
 from eqco.commands.compare import parse_against, write_comparison
 from eqco.errors import InputError
 from eqco.report.comparisons import compare
+from eqco.report.statistics import over_images
 from eqco.report.tables import read_study
+from eqco.store.images import pack
 from eqco.study.claims import Comparison
 from eqco.study.grid import Grid
 from eqco.study.load import load_study
@@ -212,3 +214,21 @@ def test_the_command_writes_what_it_prints(tmp_path):
     table = pd.read_csv(tmp_path / "comparison.csv", keep_default_na=False)
     assert {"p_flip", "detectable", "correlation", "verdict"} <= set(table)
     assert told.count("| eqco") == len(table)
+
+
+def test_where_right_images_were_kept_there_is_an_interval_over_them_too():
+    """Pooled arms have the share of theirs that get an image right."""
+    right = {
+        ("simo", 4, "0"): [[1, 0, 0, 0], [1, 1, 0, 0]],
+        ("simo", 4, "eqco"): [[1, 1, 1, 0], [1, 1, 0, 1]],
+        ("moco", 4, "0"): [[1, 0, 0, 0], [1, 0, 0, 0]],
+        ("moco", 4, "eqco"): [[1, 0, 1, 0], [1, 0, 0, 0]],
+    }
+    rows = a_grid({key: seeds(*(100 * np.mean(x) for x in both)) for key, both in right.items()})
+    rows["correct"] = [pack(np.array(x, bool)) for both in right.values() for x in both]
+    d = np.array([[0, 0.5, 1, 0], [0, 0, 0, 0.5]])
+    table = compare(rows, comparison({"margin": "0"}, pool=["method"]))
+    (found,) = table[["low_images", "high_images"]].values.tolist()
+    assert found == pytest.approx([100 * end for end in over_images(d)])
+    rows.loc[0, "correct"] = None
+    assert "low_images" not in compare(rows, comparison({"margin": "0"}, pool=["method"]))

@@ -10,7 +10,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import ttost_paired
 
-from eqco.report.statistics import Estimate, holm, paired, sign_flip, welch
+from eqco.report.statistics import Estimate, holm, over_images, paired, sign_flip, welch
 
 RANDOM = np.random.default_rng(0)
 NUMBERS = st.lists(st.floats(-5, 5), min_size=2, max_size=9).filter(lambda x: np.std(x) > 1e-3)
@@ -102,3 +102,31 @@ def test_arms_that_are_one_have_an_interval_of_no_width():
     assert (same.interval(), same.p(), same.p_equivalence(0.1)) == ((0, 0), 1, 0)
     assert same.detectable() == 0
     assert sign_flip(np.zeros(4)) == 1
+
+
+def test_over_images_is_the_bootstrap_of_each_cell_of_the_table():
+    """By drawing seeds and images and averaging what they meet in: slowly, at a small size."""
+    random = np.random.default_rng(3)
+    d = random.choice([-1.0, 0.0, 1.0], (6, 50), p=[0.2, 0.5, 0.3])
+    drawn = [
+        d[random.integers(0, 6, 6)][:, random.integers(0, 50, 50)].mean() for _ in range(20_000)
+    ]
+    assert over_images(d) == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.02)
+
+
+def test_over_images_is_wider_than_over_seeds_where_images_differ():
+    """Arms whose seeds agree, on images that do not."""
+    image = np.random.default_rng(4).choice([-1.0, 0.0, 1.0], 400)
+    d = np.tile(image, (12, 1))
+    low, high = over_images(d)
+    assert high - low == pytest.approx(2 * 1.96 * image.std() / 20, rel=0.1)
+
+
+def test_over_images_and_seeds_covers_the_truth():
+    """Images and seeds with effects of their own: near 95 % of intervals, or more."""
+    random, covered = np.random.default_rng(5), 0
+    for _ in range(100):
+        chance = 0.1 * random.normal(0, 1, (20, 1)) + 0.1 * random.normal(0, 1, 200)
+        low, high = over_images(chance + random.normal(0, 0.5, (20, 200)))
+        covered += low <= 0 <= high
+    assert covered >= 88  # of 100: 0.5 % chance at 95 %
