@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from eqco.commands.compare import write_own
-from eqco.report import claims, figures, selection, summary, tables
+from eqco.report import claims, figures, noise, selection, summary, tables
 from eqco.runtime.files import write
 from eqco.store.cells import write_json
 from eqco.store.provenance import gather
@@ -34,7 +34,7 @@ def write_table(grid: Grid, results: Path, published: Path) -> str:
     accuracies, summaries = tables.read_study(grid, results)
     table = tables.beside_published(tables.aggregate(accuracies), grid, published)
     write(results / "table.csv", table.to_csv(index=False))
-    notes = tables.notes(study, summaries)
+    notes = [*tables.notes(study, summaries), *noise.notes(accuracies)]
     if study.select:
         notes = [*selection.notes(study.select, choices), *notes]
     if study.comparisons:

@@ -13,7 +13,7 @@ from eqco.report.statistics import Estimate, holm, over_images, paired, sign_fli
 from eqco.store.images import unpack
 from eqco.study.claims import Comparison
 
-VALUES = ("seed", "accuracy", "hole", "protocol", "correct")
+VALUES = ("seed", "accuracy", "hole", "protocol", "correct", "losses")
 VERDICT = {1: "above", -1: "below"}
 LEVEL = 0.05
 
@@ -50,7 +50,10 @@ def compare(accuracies: pd.DataFrame, comparison: Comparison) -> pd.DataFrame:
             if all(str(row.get(axis, "")) in some for axis, some in comparison.where.items()):
                 arm, other, bound = arms[key], arms[reference], comparison.equivalence
                 numbers = _difference(arm.accuracy, other.accuracy, bound)
-                rows.append({**row, **numbers, **_over_images(arm, other)})
+                numbers |= _over_images(arm, other)
+                if arm.losses and arm.losses == other.losses:
+                    numbers["same_losses"] = True
+                rows.append({**row, **numbers})
     named = ", ".join(f"{axis}={value}" for axis, value in comparison.against.items())
     if not rows:
         raise InputError(f"against: {named}: no configuration differs from one in these alone")
@@ -74,12 +77,13 @@ class Arm:
     """A configuration: its accuracy by seed, NaN in a hole, and the values that it is a mean of.
 
     ``correct`` has by seed the share of what is pooled that gets each test image right (M,), if all
-    seeds have kept that.
+    seeds have kept that. ``losses`` are those of its trainings, with their seeds.
     """
 
     accuracy: dict[int, float]
     pooled: frozenset[Key]
     correct: dict[int, np.ndarray]
+    losses: frozenset[Key]
 
 
 def _arms(rows: pd.DataFrame, comparison: Comparison) -> tuple[list[str], dict[Key, Arm]]:
@@ -100,7 +104,9 @@ def _arms(rows: pd.DataFrame, comparison: Comparison) -> tuple[list[str], dict[K
         means = means[by_seed.size() == by_seed.size().max()]
         pooled = frozenset(arm[list(comparison.pool)].itertuples(index=False, name=None))
         by_number = {int(str(seed)): float(mean) for seed, mean in means.items()}
-        arms[tuple(key)] = Arm(by_number, pooled, _correct(arm, by_number))
+        trained = arm.get("losses", pd.Series(None, arm.index))
+        losses = frozenset(zip(arm["seed"], trained, strict=True)) if trained.notna().all() else ()
+        arms[tuple(key)] = Arm(by_number, pooled, _correct(arm, by_number), frozenset(losses))
     return axes, arms
 
 
@@ -212,7 +218,8 @@ def _with_verdicts(table: pd.DataFrame, comparison: Comparison) -> pd.DataFrame:
     table["verdict"] = [_verdict(row) for _, row in table.iterrows()]
     numbers = ["test", "n", "difference", "low", "high", "sd", "above", "p", "p_flip", "p_adjusted"]
     images = [name for name in ("low_images", "high_images") if name in table]
-    numbers += [*adjusted[1:], "detectable", *images, "correlation", "verdict"]
+    same = ["same_losses"] * ("same_losses" in table)
+    numbers += [*adjusted[1:], "detectable", *images, "correlation", *same, "verdict"]
     axes = [name for name in table if name not in numbers]
     return table.reindex(columns=[*axes, *numbers])
 
@@ -247,6 +254,8 @@ def markdown(table: pd.DataFrame, comparison: Comparison) -> str:
         ]
     shown["found with power 0.8"] = table["detectable"].map(lambda x: f"{x:.1f}" if x == x else "")
     shown["verdict"] = table["verdict"]
+    if "same_losses" in table:  # what is left is the noise of seeds and rounding
+        shown["verdict"] += table["same_losses"].map({True: ", same losses"}).fillna("")
     return shown.to_markdown(index=False, disable_numparse=True)
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 
 from eqco.errors import InputError
 from eqco.report.columns import COLUMNS, SELECTED, column, configuration, settings
+from eqco.report.noise import losses
 from eqco.report.published import TUNED, matches
 from eqco.store.archive import stand_ins
 from eqco.store.cells import read_cell
@@ -36,9 +37,9 @@ def read_study(
     Returns:
         A row per cell and protocol, in the grid's order, and a summary per cell. The columns are
         the configuration (its axes, α and τ), ``seed``, ``accuracy`` in
-        percent, NaN in a hole, ``hole``: ``failed``, ``missing`` or empty, and ``correct``, which
-        test images are right, as ``images.pack`` packs it, or None. The summary of a missing cell
-        holds the reason, ``missing``.
+        percent, NaN in a hole, ``hole``: ``failed``, ``missing`` or empty, ``correct``, which test
+        images are right, as ``images.pack`` packs it, or None, and ``losses``, of
+        ``noise.losses``. The summary of a missing cell holds the reason, ``missing``.
 
     Raises:
         InputError: if a cell's files are missing or belong to another run.
@@ -67,6 +68,7 @@ def read_study(
                     "accuracy": math.nan if hole else accuracies[protocol],
                     "hole": hole,
                     "correct": summary.get("correct", {}).get(protocol),
+                    "losses": losses(summary),
                 }
             )
     return pd.DataFrame(rows), summaries
