@@ -1,7 +1,6 @@
 """The losses, on cosine similarities. They need torch alone."""
 
 from eqco.losses.family import (
-    Negatives,
     dcl,
     dclw,
     dual_temperature,
@@ -10,6 +9,7 @@ from eqco.losses.family import (
     weight,
 )
 from eqco.losses.shared_negatives import SharedNegatives
+from eqco.losses.similarities import Negatives
 
 __all__ = [
     "Negatives",

@@ -26,9 +26,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from eqco.losses.shared_negatives import SharedNegatives
-
-Negatives = Tensor | SharedNegatives
+from eqco.losses.similarities import Negatives, above_zero, logits
 
 
 def eqco_margin(negatives: int, alpha: float, temperature: float) -> float:
@@ -66,7 +64,7 @@ def info_nce(
         temperature: τ > 0.
         margin: m, in units of similarity; 0 is plain InfoNCE.
     """
-    pull, push = _logits(positive, negatives, temperature)
+    pull, push = logits(positive, negatives, temperature)
     if margin == math.inf:
         return push - pull
     # −log σ(x), exact for large and small x, for which log(e^a + e^b) − a would cancel
@@ -100,8 +98,10 @@ def dclw(
         sigma: σ > 0.
         detach: whether w is a constant for the gradient.
     """
-    pull, push = _logits(positive, negatives, temperature)
-    weight = 2 - len(positive) * (positive.to(pull.dtype) / _positive(sigma)).softmax(dim=0)  # (B,)
+    pull, push = logits(positive, negatives, temperature)
+    weight = 2 - len(positive) * (positive.to(pull.dtype) / above_zero(sigma)).softmax(
+        dim=0
+    )  # (B,)
     return push - (weight.detach() if detach else weight) * pull
 
 
@@ -142,7 +142,7 @@ def weight(
         reads: the part of an anchor that its weight depends on. In place of the other, log S or
             s0, is the mean over anchors.
     """
-    pull, push = _logits(positive, negatives, temperature)
+    pull, push = logits(positive, negatives, temperature)
     if reads == "negatives":
         pull = pull.mean().expand_as(pull)
     if reads == "positive":
@@ -152,22 +152,3 @@ def weight(
         if margin == math.inf
         else (push - pull + margin / temperature).sigmoid()
     )
-
-
-def _logits(positive: Tensor, negatives: Negatives, temperature: float) -> tuple[Tensor, Tensor]:
-    """s0/τ (B,) and log S (B,), in float32 or better."""
-    shape = tuple(negatives.shape)
-    if len(shape) != 2 or tuple(positive.shape) != shape[:1] or shape[1] < 1:
-        raise ValueError(
-            f"positive (B,) and negatives (B, K ≥ 1); got {tuple(positive.shape)}, {shape}"
-        )
-    pull = positive.to(torch.promote_types(positive.dtype, torch.float32)) / _positive(temperature)
-    if isinstance(negatives, SharedNegatives):
-        return pull, negatives.log_sum_exp(temperature)
-    return pull, (negatives.to(pull.dtype) / temperature).logsumexp(dim=1)
-
-
-def _positive(temperature: float) -> float:
-    if not temperature > 0:
-        raise ValueError(f"τ > 0; got {temperature}")
-    return temperature

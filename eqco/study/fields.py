@@ -59,14 +59,19 @@ Loss = Literal[
     "dcl-rolled",
     "dcl-by-negatives",
     "dcl-by-positive",
+    "dcl-by-scalar-negatives",
     "dcl-constant",
 ]
-WITH_MARGIN: tuple[Loss, ...] = ("info-nce", "dcl-rolled", "dcl-by-negatives", "dcl-by-positive")
+WITH_MARGIN: tuple[Loss, ...] = (
+    *("info-nce", "dcl-rolled", "dcl-by-negatives", "dcl-by-positive"),
+    "dcl-by-scalar-negatives",
+)
 # keys of a study's `loss` that a loss reads; the others read none
 LOSS_SETTINGS: dict[Loss, tuple[str, ...]] = {
     "dclw": ("sigma", "detach"),
     "dual-temperature": ("inter",),
     "dcl-constant": ("constant",),
+    "dcl-by-scalar-negatives": ("scalar_negatives",),
 }
 Optimizer = Literal["sgd", "normalised-sgd", "lars", "adamw"]
 

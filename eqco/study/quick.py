@@ -46,6 +46,8 @@ def shrink(study: Study) -> Study:
     recipe["precision"] = "float32"  # many CPUs emulate bfloat16, at a tenth of the speed
     recipe["warmup_epochs"] = min(recipe["warmup_epochs"], 0.5)
     recipe["queue"] = min(recipe["queue"], QUEUE) if recipe["queue"] else None
+    if count := values["loss"].get("scalar_negatives"):
+        values["loss"]["scalar_negatives"] = min(count, recipe["batch"] - 1)
     evaluate["linear"] |= {"epochs": 2, "drops": [1], "batch": 32}
     if evaluate["linear_lbfgs"]:
         evaluate["linear_lbfgs"]["iterations"] = 5
@@ -70,6 +72,8 @@ def _cells(block: Block, recipe: dict[str, Any]) -> list[dict[str, Any]]:
         candidates = [
             METHODS[method].candidates(recipe["batch"], queue) for method in block.methods
         ]
+        if "dcl-by-scalar-negatives" in (block.losses or []):  # a queue has to be longer than K
+            candidates.append(recipe["batch"] - 1)
         first["negatives"] = [min(block.negatives[0], *(most or QUEUE for most in candidates))]
     return [
         {**first, "methods": [method], "losses": loss and [loss], "margins": [margin]}
@@ -83,5 +87,7 @@ def _first(key: str, values: list[Any], recipe: dict[str, Any]) -> list[Any]:
     """The first value of an axis, or what the quick recipe has in its place."""
     if key == "pretrain.queue" and values[0]:
         return [min(values[0], QUEUE)]
+    if key == "loss.scalar_negatives" and values[0]:
+        return [min(values[0], recipe["batch"] - 1)]
     section, _, name = key.partition(".")
     return [recipe[name]] if section == "pretrain" and name in SHRUNK else values[:1]

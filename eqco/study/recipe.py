@@ -135,3 +135,9 @@ class LossSettings(Section):
         description="W of dcl-constant",
         exclude_if=lambda constant: constant == 1,  # a study without this key stays the same
     )
+    scalar_negatives: Count | None = Field(
+        None,
+        description="K_s of dcl-by-scalar-negatives: the negatives that W is of, where K are those "
+        "of the direction",
+        exclude_if=lambda count: count is None,  # a study without this key stays the same
+    )

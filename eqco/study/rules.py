@@ -13,7 +13,7 @@ from eqco.study.cell import Cell
 from eqco.study.claims import claims_have_a_comparison, comparisons_can_be_made
 from eqco.study.expansion import axes, choices
 from eqco.study.fields import WITH_MARGIN
-from eqco.study.methods import METHODS
+from eqco.study.methods import METHODS, queued
 from eqco.study.protocols import VALIDATION_SUFFIX
 from eqco.study.recipe import Pretrain
 from eqco.study.selection import split
@@ -159,6 +159,33 @@ def selection_has_values(study: "Study") -> Iterator[Problem]:
         yield "select.axis", select.axis, "no block lists several values of it to select from"
 
 
+def scalar_negatives(study: "Study") -> Iterator[Problem]:
+    """K_s is given where a loss reads it, and is drawn with K, in random order."""
+    loss = "dcl-by-scalar-negatives"
+    for variant in study.variants:
+        b, recipe, count = (
+            variant.block,
+            variant.study.pretrain,
+            variant.study.loss.scalar_negatives,
+        )
+        if loss not in (losses := study.grid[b].losses or []):
+            continue
+        if count is None:
+            yield f"grid.{b}.losses.{losses.index(loss)}", loss, "needs loss.scalar_negatives, K_s"
+            continue
+        for i, method in enumerate(study.grid[b].methods):
+            candidates = METHODS[method].candidates
+            most = candidates(recipe.batch, recipe.queue)
+            k = study.grid[b].negatives
+            if candidates is queued and not (most and k != "all" and max(count, *k) < most):
+                # the whole queue is in its own order
+                allowed = f"{loss} needs a pretrain.queue longer than K and K_s"
+                yield f"grid.{b}.methods.{i}", method, allowed
+            elif most is not None and count > most:
+                allowed = f"{method} allows 1 to {most}, the negatives to draw from"
+                yield variant.place("loss.scalar_negatives"), count, allowed
+
+
 def each_cell_once(study: "Study") -> Iterator[Problem]:
     """A cell stands in the grid only once."""
     block_of: dict[Cell, int] = {}
@@ -182,6 +209,7 @@ RULES: tuple[Callable[["Study"], Iterator[Problem]], ...] = (
     support_set,
     margins_where_they_are_read,
     selection_has_values,
+    scalar_negatives,
     each_cell_once,
     comparisons_can_be_made,
     claims_have_a_comparison,

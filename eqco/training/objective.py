@@ -6,6 +6,7 @@ from functools import partial
 from torch import Tensor
 
 from eqco.losses import Negatives, dcl, dclw, dual_temperature, info_nce, weight
+from eqco.losses.similarities import first
 from eqco.study.cell import Cell
 from eqco.study.fields import WITH_MARGIN
 from eqco.study.recipe import LossSettings
@@ -40,9 +41,15 @@ def objective(cell: Cell, settings: LossSettings) -> Objective:
             def weighted(s0: Tensor, s: Negatives) -> Tensor:
                 w = weights(cell, settings, s0.detach(), s.detach())
                 assert w is not None
-                return w * dcl(s0, s, temperature=tau)
+                return w * dcl(s0, first(s, cell.negatives), temperature=tau)
 
             return weighted
+
+
+def draws(cell: Cell, settings: LossSettings) -> int:
+    """The negatives that a method draws for each anchor: K, or K_s if the loss reads more."""
+    reads_more = cell.loss == "dcl-by-scalar-negatives"
+    return max(cell.negatives, settings.scalar_negatives or 0) if reads_more else cell.negatives
 
 
 def weights(
@@ -50,7 +57,7 @@ def weights(
 ) -> Tensor | None:
     """The weight W (A,) of the cell's loss, the factor of its gradient relative to DCL's.
 
-    That of the controls, where W is InfoNCE's weight, of the last three with the cell's margin:
+    That of the controls, where W is InfoNCE's weight, of the last four with the cell's margin:
 
     | loss | W of the loss |
     | --- | --- |
@@ -62,14 +69,15 @@ def weights(
     | ``dcl-rolled`` | the W of the anchor before: the same weights on the wrong anchors |
     | ``dcl-by-negatives`` | W at the mean s0: the part that the negatives decide |
     | ``dcl-by-positive`` | W at the mean log S: the part that the positive decides |
+    | ``dcl-by-scalar-negatives`` | W of the first K_s negatives; the gradient's direction is of K |
 
     Means are over the A anchors of the step; rms W = mean W · √(1 + cv²).
 
     Args:
         cell: the loss, its margin and τ.
-        settings: τ_β of the dual temperature, and the constant.
+        settings: τ_β of the dual temperature, the constant, K_s.
         positive: s0 (A,).
-        negatives: s_1 … s_K (A, K).
+        negatives: s_1 … s_K (A, K), or more of them: see ``draws``.
 
     Returns:
         None for DCLW, whose weight is on the positive term alone.
@@ -78,6 +86,10 @@ def weights(
         return None
     if cell.loss == "dual-temperature":
         return weight(positive, negatives, temperature=settings.inter)
+    if cell.loss == "dcl-by-scalar-negatives":
+        assert settings.scalar_negatives, "a study with this loss has loss.scalar_negatives"
+        negatives = first(negatives, settings.scalar_negatives)
+        cell = cell.model_copy(update={"negatives": settings.scalar_negatives})  # for EqCo's margin
     m = cell.m if cell.loss in WITH_MARGIN else 0.0
     w_of = partial(weight, positive, negatives, temperature=cell.temperature, margin=m)
     w = w_of()

@@ -20,7 +20,7 @@ from eqco.study.cell import Cell
 from eqco.study.study import Study
 from eqco.training import optimizers
 from eqco.training.diagnostics import measure
-from eqco.training.objective import objective
+from eqco.training.objective import draws, objective
 
 
 def learning_rate(step: int, steps: int, warmup: float, peak: float) -> float:
@@ -88,7 +88,8 @@ class Training:
             torch.manual_seed(draw_seed(cell.seed, "weights", 0))
             self.encoder = Encoder(study.network, channels=self.views.channels)
             self.encoder.precision = getattr(torch, self.recipe.precision)
-            method = build(cell, self.encoder, self.recipe)
+            drawing = cell.model_copy(update={"negatives": draws(cell, study.loss)})
+            method = build(drawing, self.encoder, self.recipe)
         # channels last: 1.3 times as fast on a CPU
         self.method = method.to(device).to(memory_format=torch.channels_last).train()
         self.model = with_mean_gradients(method) if ranks() > 1 else method

@@ -14,6 +14,7 @@ from eqco.losses import SharedNegatives
 from eqco.losses import family as losses
 from eqco.losses import shared_negatives as module
 from eqco.losses.sampling import sample, skip_own
+from eqco.losses.similarities import first
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -133,6 +134,15 @@ def test_shared_negatives_know_their_shape_mean_and_dense_form():
     assert shared.shape == shared.dense().shape == (6, 50)
     torch.testing.assert_close(shared.mean(), shared.dense().mean())
     assert not shared.detach().dense().requires_grad
+
+
+def test_the_first_of_the_negatives():
+    q, keys = shared_negatives()
+    some = first(SharedNegatives(q, keys), 7)
+    torch.testing.assert_close(some.dense(), first(q @ keys.T, 7))
+    assert some.shape == (6, 7)
+    with pytest.raises(ValueError, match="k ≤ K; got k=51, K = 50"):
+        first(SharedNegatives(q, keys), 51)
 
 
 def test_shared_negatives_must_fit_the_positives():

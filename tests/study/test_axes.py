@@ -59,6 +59,7 @@ VALUES: dict[str, list[Any]] = {
     "loss.sigma": [0.5, 1],
     "loss.detach": [True, False],
     "loss.constant": [0.3, 0.5],
+    "loss.scalar_negatives": [4, 20],
 }
 
 
@@ -67,7 +68,8 @@ def base(tiny_values) -> dict[str, Any]:
     """A study of one cell, which reads every key."""
     block = {"methods": ["moco"], "negatives": [16], "margins": ["eqco"], "seeds": [0]}
     augment = {"jitter": {"p": 0.8}, "blur": {"p": 0.5, "kernel": 3}}
-    return with_values(tiny_values, {"grid": [block], "augment": augment, "loss": {}})
+    changes = {"grid": [block], "augment": augment, "loss": {}, "pretrain.queue": 64}
+    return with_values(tiny_values, changes)
 
 
 def test_every_key_of_the_recipe_can_be_an_axis_by_a_name_of_its_own():
@@ -186,3 +188,17 @@ def test_quick_keeps_the_first_value_of_an_axis(base):
     ((path, cell),) = cells(small).items()
     assert "/epochs~2/ema~0.5/queue~64/" in path
     assert small.of(cell).pretrain.batch == cell.batch == 16
+
+
+@pytest.mark.parametrize("method", ["simo", "moco"])
+def test_quick_has_no_more_scalar_negatives_than_its_batch_allows(base, method):
+    block = {"methods": [method], "negatives": [100], "losses": ["dcl-by-scalar-negatives"]}
+    changes = {f"grid.0.{key}": value for key, value in block.items()}
+    for given in (
+        {"loss": {"scalar_negatives": 200}},
+        {"grid.0.with": {"loss.scalar_negatives": [200]}},
+    ):
+        study = parse_study(with_values(base, {**changes, **given, "pretrain.queue": 400}), "x")
+        small = shrink(study)
+        (cell,) = cells(small).values()
+        assert small.of(cell).loss.scalar_negatives == cell.negatives == 15

@@ -160,6 +160,38 @@ BAD = [
         r"grid.0.losses.1: dcl-constant: has no margin: margins must be \[0\]",
     ),
     ({"loss": {"constant": 0}}, "loss.constant: 0: input should be greater than 0"),
+    (
+        {"loss": {"scalar_negatives": 0}},
+        "loss.scalar_negatives: 0: input should be greater than or",
+    ),
+    (
+        {"grid.0.losses": ["info-nce", "dcl-by-scalar-negatives"]},
+        "grid.0.losses.1: dcl-by-scalar-negatives: needs loss.scalar_negatives, K_s",
+    ),
+    (
+        {"grid.0.losses": ["dcl-by-scalar-negatives"], "loss": {"scalar_negatives": 256}},
+        "loss.scalar_negatives: 256: simo allows 1 to 255, the negatives to draw from",
+    ),
+    (
+        {
+            "grid.0.losses": ["dcl-by-scalar-negatives"],
+            "grid.0.with": {"loss.scalar_negatives": [4, 256]},
+        },
+        "grid.0.with.loss.scalar_negatives.1: 256: simo allows 1 to 255",
+    ),
+    *(
+        (
+            {
+                "grid.0.losses": ["dcl-by-scalar-negatives"],
+                "grid.0.methods": ["moco"],
+                "grid.0.negatives": negatives,
+                "loss": {"scalar_negatives": 4},
+                "pretrain.queue": queue,
+            },
+            "grid.0.methods.0: moco: dcl-by-scalar-negatives needs a pretrain.queue longer than K",
+        )
+        for negatives, queue in (([8], 8), ([2], 4), ([8], None), ("all", 8))
+    ),
     ({"grid.0.methods": ["nnclr"]}, "grid.0.methods.0: nnclr: needs pretrain.queue"),
     (
         {"grid.0.methods": ["moco"], "pretrain.queue": 8},

@@ -69,7 +69,7 @@ def test_the_numbers_of_a_step(changes):
 )
 def test_the_weight_is_that_of_the_loss(changes):
     """W is −τ ∂L/∂s0 for every loss with a weight, by autograd."""
-    chosen, settings = cell(**changes), LossSettings(inter=0.7, constant=0.3)
+    chosen, settings = cell(**changes), LossSettings(inter=0.7, constant=0.3, scalar_negatives=3)
     generator = torch.Generator().manual_seed(0)
     s0 = torch.rand(9, generator=generator).requires_grad_()
     s = 2 * torch.rand(9, 5, generator=generator) - 1

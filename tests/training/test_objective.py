@@ -4,20 +4,22 @@ import math
 
 import pytest
 import torch
+from helpers import cells
 from torch import Tensor
 
 from eqco.losses import SharedNegatives
 from eqco.study.cell import Cell
 from eqco.study.recipe import LossSettings
-from eqco.training.objective import objective
+from eqco.training.objective import draws, objective
+from eqco.training.step import Training
 
 TAU, A, K = 0.2, 7, 5
 
 
-def cell(loss: str, margin: float) -> Cell:
-    recipe = {"method": "simo", "batch": A, "lr": 0.1, "seed": 0, "alpha": None}
+def cell(loss: str, margin: float | str = 0.0, k: int = K) -> Cell:
+    recipe = {"method": "simo", "batch": A, "lr": 0.1, "seed": 0, "alpha": 256.0}
     return Cell.model_validate(
-        {**recipe, "loss": loss, "margin": margin, "negatives": K, "temperature": TAU}
+        {**recipe, "loss": loss, "margin": margin, "negatives": k, "temperature": TAU}
     )
 
 
@@ -81,6 +83,52 @@ def test_a_weight_reads_its_part_of_an_anchor_alone():
     torch.testing.assert_close(weights_of(by_positive, s0, same), weights_of("info-nce", s0, same))
 
 
+@pytest.mark.parametrize("margin", [0.0, 0.3, "eqco"])
+@pytest.mark.parametrize(("k", "k_s"), [(5, 2), (2, 5), (1, 4), (4, 4)])
+def test_the_weight_may_be_of_other_negatives_than_the_direction(k, k_s, margin):
+    s0, s = (x.requires_grad_() for x in drawn())
+    chosen, settings = (
+        cell("dcl-by-scalar-negatives", margin, k),
+        LossSettings(scalar_negatives=k_s),
+    )
+    assert draws(chosen, settings) == max(k, k_s)
+    pull, push = torch.autograd.grad(objective(chosen, settings)(s0, s).sum(), (s0, s))
+    m = TAU * math.log(256 / k_s) if margin == "eqco" else margin
+    sums = [sum(math.exp(x / TAU) for x in row[:k_s]) for row in s.tolist()]
+    w = torch.tensor(by_hand(s0.tolist(), sums, m)).double()
+    torch.testing.assert_close(-TAU * pull, w)
+    p = (s.detach()[:, :k] / TAU).softmax(1)
+    torch.testing.assert_close(push[:, :k], w[:, None] * p / TAU)
+    assert not push[:, k:].any()
+    if k == k_s:
+        plain = objective(cell("info-nce", margin, k), settings)(s0, s[:, :k]).sum()
+        for one, other in zip((pull, push), torch.autograd.grad(plain, (s0, s)), strict=True):
+            torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("sampling", ["shared", "independent"])
+@pytest.mark.parametrize("method", ["simo", "moco", "simclr"])
+def test_other_negatives_leave_those_of_the_direction(study_with, digits, method, sampling):
+    """K and K_s are the beginnings of one draw, that of the loss that reads K alone."""
+    block = {"methods": [method], "negatives": [6], "margins": [0], "seeds": [0]}
+    split = {
+        **block,
+        "losses": ["dcl-by-scalar-negatives"],
+        "with": {"loss.scalar_negatives": [2, 9]},
+    }
+    changes = {"pretrain.queue": 64, "pretrain.sampling": sampling, "pretrain.batch": 16}
+    study, found = study_with({**changes, "grid": [block, split]}), []
+    for one in cells(study).values():
+        training = Training(study, one, digits, torch.device("cpu"))
+        generator = torch.Generator().manual_seed(0)
+        _, s = training.method(*training.views(0), generator)
+        found.append(s.dense() if isinstance(s, SharedNegatives) else s)
+    plain, few, many = found
+    assert [plain.shape[1], few.shape[1], many.shape[1]] == [6, 6, 9]
+    torch.testing.assert_close(few, plain)
+    torch.testing.assert_close(many[:, :6], plain)
+
+
 def test_only_the_root_mean_square_keeps_the_norm_of_a_noisy_gradient():
     """The norm of a weighted mean of independent directions, against that of the plain mean."""
     s0, s = drawn(anchors=4000)
@@ -100,10 +148,12 @@ def test_only_the_root_mean_square_keeps_the_norm_of_a_noisy_gradient():
     assert norm("dcl-rolled") / norm("info-nce") == pytest.approx(1, abs=0.1)
 
 
-@pytest.mark.parametrize("loss", ["dcl-rolled", "dcl-by-negatives", "dcl-by-positive"])
+@pytest.mark.parametrize(
+    "loss", ["dcl-rolled", "dcl-by-negatives", "dcl-by-positive", "dcl-by-scalar-negatives"]
+)
 def test_a_queue_that_all_anchors_share_gives_the_same(loss):
     generator = torch.Generator().manual_seed(3)
     q, keys = torch.randn(A, 8, generator=generator), torch.randn(K, 8, generator=generator)
     shared, s0 = SharedNegatives(q / 8, keys), torch.rand(A, generator=generator)
-    of = objective(cell(loss, 0.0), LossSettings())
+    of = objective(cell(loss), LossSettings(scalar_negatives=2))
     torch.testing.assert_close(of(s0, shared), of(s0, shared.dense()))

@@ -1,0 +1,51 @@
+"""The similarities that every loss reads: their shapes, their precision, their sum."""
+
+import torch
+from torch import Tensor
+
+from eqco.losses.shared_negatives import SharedNegatives
+
+Negatives = Tensor | SharedNegatives
+
+
+def logits(positive: Tensor, negatives: Negatives, temperature: float) -> tuple[Tensor, Tensor]:
+    """s0/τ (B,) and log S (B,), in float32 or better.
+
+    Args:
+        positive: s0 (B,).
+        negatives: s_1 … s_K (B, K), K ≥ 1.
+        temperature: τ > 0.
+
+    Raises:
+        ValueError: if the shapes do not fit or τ is not positive.
+    """
+    shape = tuple(negatives.shape)
+    if len(shape) != 2 or tuple(positive.shape) != shape[:1] or shape[1] < 1:
+        raise ValueError(
+            f"positive (B,) and negatives (B, K ≥ 1); got {tuple(positive.shape)}, {shape}"
+        )
+    dtype = torch.promote_types(positive.dtype, torch.float32)
+    pull = positive.to(dtype) / above_zero(temperature)
+    if isinstance(negatives, SharedNegatives):
+        return pull, negatives.log_sum_exp(temperature)
+    return pull, (negatives.to(dtype) / temperature).logsumexp(dim=1)
+
+
+def first(negatives: Negatives, k: int) -> Negatives:
+    """The first k of K negatives (B, k). They are a draw too, as K are drawn in random order.
+
+    Raises:
+        ValueError: if k > K.
+    """
+    if k > negatives.shape[1]:
+        raise ValueError(f"k ≤ K; got {k=}, K = {negatives.shape[1]}")
+    if isinstance(negatives, SharedNegatives):
+        return SharedNegatives(negatives.q, negatives.keys[:k])
+    return negatives[:, :k]
+
+
+def above_zero(temperature: float) -> float:
+    """The temperature; raises ValueError if it is not positive."""
+    if not temperature > 0:
+        raise ValueError(f"τ > 0; got {temperature}")
+    return temperature
