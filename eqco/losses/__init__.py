@@ -6,6 +6,7 @@ from eqco.losses.family import (
     dual_temperature,
     eqco_margin,
     info_nce,
+    macl,
     weight,
 )
 from eqco.losses.shared_negatives import SharedNegatives
@@ -19,5 +20,6 @@ __all__ = [
     "dual_temperature",
     "eqco_margin",
     "info_nce",
+    "macl",
     "weight",
 ]

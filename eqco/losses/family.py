@@ -11,6 +11,7 @@ With ``s0`` the similarity of the positive, ``s_1 … s_K`` those of the negativ
 | EqCo, m = τ log(α/K) | 1 / (1 + (K/α) exp(s0/τ) / S) |
 | DCL, m = ∞ | 1 |
 | dual temperature | S_β / (exp(s0/τ_β) + S_β), without gradient |
+| MACL, at τ_a in the place of τ | 1 |
 
 Every function takes cosine similarities, ``positive`` s0 (B,) and ``negatives`` s_1 … s_K (B, K)
 with K ≥ 1, and returns the loss of each anchor (B,) in nats, in float32 for inputs of lower
@@ -122,6 +123,59 @@ def dual_temperature(
     """
     w = weight(positive.detach(), negatives.detach(), temperature=inter)
     return w * dcl(positive, negatives, temperature=intra)
+
+
+def macl(
+    positive: Tensor,
+    negatives: Negatives,
+    *,
+    temperature: float,
+    slope: float = 0.5,
+    threshold: float = 0.0,
+) -> Tensor:
+    """The model-aware loss (MACL, arXiv 2207.07874): DCL at a temperature that follows alignment.
+
+    Returns DCL at ``model_aware_temperature``, τ_a. Its gradient is that of the paper's
+    sg[1/W] · InfoNCE at τ_a, without the division, which overflows if W is small. The values of the
+    two forms differ.
+
+    Args:
+        positive: s0 (B,).
+        negatives: s_1 … s_K (B, K).
+        temperature: τ_0 > 0.
+        slope: α of τ_a, in [0, 1].
+        threshold: A_0 of τ_a, in [0, 1].
+    """
+    aware = model_aware_temperature(
+        positive, temperature=temperature, slope=slope, threshold=threshold
+    )
+    pull, push = logits(positive, negatives, aware)
+    return push - pull
+
+
+def model_aware_temperature(
+    positive: Tensor, *, temperature: float, slope: float, threshold: float
+) -> Tensor:
+    """MACL's τ_a = τ_0 (1 + α (A − A_0)), with A the mean of s0 over anchors (arXiv 2207.07874).
+
+    Takes no gradient. It is positive for every A > 0.
+
+    Args:
+        positive: s0 (B,).
+        temperature: τ_0 > 0.
+        slope: α, in [0, 1]; 0 leaves τ_0.
+        threshold: A_0, in [0, 1]: the alignment at which τ_a is τ_0.
+
+    Returns:
+        A scalar, in float32 or better.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+    """
+    if not 0 <= slope <= 1 or not 0 <= threshold <= 1:
+        raise ValueError(f"0 ≤ α ≤ 1, 0 ≤ A_0 ≤ 1; got {slope=}, {threshold=}")
+    aligned = positive.detach().to(torch.promote_types(positive.dtype, torch.float32)).mean()
+    return above_zero(temperature) * (1 + slope * (aligned - threshold))
 
 
 def weight(

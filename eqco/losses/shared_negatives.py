@@ -29,7 +29,7 @@ class SharedNegatives:
         """The shape (A, K) of the tensor that this stands for."""
         return len(self.q), len(self.keys)
 
-    def log_sum_exp(self, temperature: float) -> Tensor:
+    def log_sum_exp(self, temperature: float | Tensor) -> Tensor:
         """log Σ_i exp(s_i/τ) (A,), in float32 or better; differentiable once, in q."""
         return _LogSumExp.apply(self.q, self.keys, temperature)
 
@@ -54,7 +54,7 @@ class _LogSumExp(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, q: Tensor, keys: Tensor, temperature: float) -> Tensor:  # type: ignore[no-untyped-def]
+    def forward(ctx, q: Tensor, keys: Tensor, temperature: float | Tensor) -> Tensor:  # type: ignore[no-untyped-def]
         dtype = torch.promote_types(q.dtype, torch.float32)
         scaled = q.to(dtype) / temperature  # (A, D)
         largest = scaled.new_full((len(q), 1), -torch.inf)

@@ -8,16 +8,18 @@ from eqco.losses.shared_negatives import SharedNegatives
 Negatives = Tensor | SharedNegatives
 
 
-def logits(positive: Tensor, negatives: Negatives, temperature: float) -> tuple[Tensor, Tensor]:
+def logits(
+    positive: Tensor, negatives: Negatives, temperature: float | Tensor
+) -> tuple[Tensor, Tensor]:
     """s0/τ (B,) and log S (B,), in float32 or better.
 
     Args:
         positive: s0 (B,).
         negatives: s_1 … s_K (B, K), K ≥ 1.
-        temperature: τ > 0.
+        temperature: τ > 0, a number, or a scalar tensor, which stays on its device unchecked.
 
     Raises:
-        ValueError: if the shapes do not fit or τ is not positive.
+        ValueError: if the shapes do not fit or τ is a number that is not positive.
     """
     shape = tuple(negatives.shape)
     if len(shape) != 2 or tuple(positive.shape) != shape[:1] or shape[1] < 1:
@@ -25,7 +27,8 @@ def logits(positive: Tensor, negatives: Negatives, temperature: float) -> tuple[
             f"positive (B,) and negatives (B, K ≥ 1); got {tuple(positive.shape)}, {shape}"
         )
     dtype = torch.promote_types(positive.dtype, torch.float32)
-    pull = positive.to(dtype) / above_zero(temperature)
+    tau = temperature if isinstance(temperature, Tensor) else above_zero(temperature)
+    pull = positive.to(dtype) / tau
     if isinstance(negatives, SharedNegatives):
         return pull, negatives.log_sum_exp(temperature)
     return pull, (negatives.to(dtype) / temperature).logsumexp(dim=1)

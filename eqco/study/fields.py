@@ -52,6 +52,7 @@ Loss = Literal[
     "info-nce",
     "dclw",
     "dual-temperature",
+    "macl",
     "info-nce-rescaled",
     "info-nce-rescaled-rms",
     "dcl-rescaled",
@@ -70,6 +71,7 @@ WITH_MARGIN: tuple[Loss, ...] = (
 LOSS_SETTINGS: dict[Loss, tuple[str, ...]] = {
     "dclw": ("sigma", "detach"),
     "dual-temperature": ("inter",),
+    "macl": ("slope", "threshold"),
     "dcl-constant": ("constant",),
     "dcl-by-scalar-negatives": ("scalar_negatives",),
 }

@@ -135,6 +135,16 @@ class LossSettings(Section):
         description="W of dcl-constant",
         exclude_if=lambda constant: constant == 1,  # a study without this key stays the same
     )
+    slope: Probability = Field(
+        0.5,
+        description="α of MACL's temperature τ (1 + α (A - A_0)), with A the mean s0 of a step",
+        exclude_if=lambda slope: slope == 0.5,  # a study without this key stays the same
+    )
+    threshold: Probability = Field(
+        0.0,
+        description="A_0 of MACL's temperature, the alignment at which it is τ",
+        exclude_if=lambda threshold: threshold == 0,  # a study without this key stays the same
+    )
     scalar_negatives: Count | None = Field(
         None,
         description="K_s of dcl-by-scalar-negatives: the negatives that W is of, where K are those "

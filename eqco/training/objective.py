@@ -5,7 +5,8 @@ from functools import partial
 
 from torch import Tensor
 
-from eqco.losses import Negatives, dcl, dclw, dual_temperature, info_nce, weight
+from eqco.losses import Negatives, dcl, dclw, dual_temperature, info_nce, macl, weight
+from eqco.losses.family import model_aware_temperature
 from eqco.losses.similarities import first
 from eqco.study.cell import Cell
 from eqco.study.fields import WITH_MARGIN
@@ -30,6 +31,10 @@ def objective(cell: Cell, settings: LossSettings) -> Objective:
             return partial(dclw, temperature=tau, sigma=settings.sigma, detach=settings.detach)
         case "dual-temperature":
             return partial(dual_temperature, intra=tau, inter=settings.inter)
+        case "macl":
+            return partial(
+                macl, temperature=tau, slope=settings.slope, threshold=settings.threshold
+            )
         case "info-nce-rescaled" | "info-nce-rescaled-rms":
             size = _rms if cell.loss.endswith("rms") else Tensor.mean
             return lambda s0, s: (
@@ -75,17 +80,24 @@ def weights(
 
     Args:
         cell: the loss, its margin and τ.
-        settings: τ_β of the dual temperature, the constant, K_s.
+        settings: τ_β of the dual temperature, α and A_0 of MACL, the constant, K_s.
         positive: s0 (A,).
         negatives: s_1 … s_K (A, K), or more of them: see ``draws``.
 
     Returns:
-        None for DCLW, whose weight is on the positive term alone.
+        The weights in float32 or better. MACL's is τ/τ_a: at its temperature τ_a it has the
+        gradient of DCL. None for DCLW, whose weight is on the positive term alone.
     """
     if cell.loss == "dclw":
         return None
     if cell.loss == "dual-temperature":
         return weight(positive, negatives, temperature=settings.inter)
+    if cell.loss == "macl":
+        tau = cell.temperature
+        aware = model_aware_temperature(
+            positive, temperature=tau, slope=settings.slope, threshold=settings.threshold
+        )
+        return (tau / aware).expand_as(positive)
     if cell.loss == "dcl-by-scalar-negatives":
         assert settings.scalar_negatives, "a study with this loss has loss.scalar_negatives"
         negatives = first(negatives, settings.scalar_negatives)

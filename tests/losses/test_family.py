@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from eqco.losses import dcl, dclw, dual_temperature, eqco_margin, info_nce, weight
+from eqco.losses import dcl, dclw, dual_temperature, eqco_margin, info_nce, macl, weight
 
 EXTREMES = [0.01, 0.1, 1.0, 10.0]
 
@@ -108,6 +108,44 @@ def test_the_papers_dual_temperature_has_this_gradient():
     close(gradients(dual_temperature(s0, s), s0, s), gradients(paper, s0, s))
 
 
+def flat_nce(s0: Tensor, s: Tensor, tau: float, *, positive: bool) -> Tensor:
+    """exp(x − sg[x]), x the log of Σ exp((s_i − s0)/τ) over negatives, or positive and negatives.
+
+    arXiv 2107.01152, and a copy of it in which the positive is left among the negatives.
+    """
+    differences = (s - s0[:, None]) / tau
+    if positive:
+        differences = torch.cat([torch.zeros_like(differences[:, :1]), differences], dim=1)
+    x = differences.exp().sum(1).log()
+    return (x - x.detach()).exp()
+
+
+def test_flat_nce_has_the_gradient_of_dcl():
+    s0, s = similarities(31, extreme=False)
+    found = gradients(flat_nce(s0, s, 0.2, positive=False), s0, s)
+    close(found, gradients(dcl(s0, s, temperature=0.2), s0, s))
+    with_positive = gradients(flat_nce(s0, s, 0.2, positive=True), s0, s)
+    close(with_positive, gradients(info_nce(s0, s, temperature=0.2), s0, s))
+
+
+@pytest.mark.parametrize(("slope", "threshold"), [(0.5, 0.0), (1.0, 0.3), (0.0, 1.0)])
+def test_macl_has_the_gradient_of_its_paper(slope, threshold):
+    """sg[1/W] times InfoNCE at τ_a = τ_0 (1 + α (A − A_0)), written out."""
+    s0, s = similarities(31, extreme=False)
+    tau = 0.1 * (1 + slope * (s0.detach().mean() - threshold))
+    p = (torch.cat([s0[:, None], s], dim=1) / tau).softmax(1)[:, 0]
+    paper = (1 / (1 - p)).detach() * -p.log()
+    found = macl(s0, s, temperature=0.1, slope=slope, threshold=threshold)
+    close(gradients(found, s0, s), gradients(paper, s0, s))
+    torch.testing.assert_close(found, dcl(s0, s, temperature=tau.item()))
+
+
+@pytest.mark.parametrize("arguments", [(-0.1, 0.0), (1.1, 0.0), (0.5, -0.1), (0.5, 1.1)])
+def test_a_temperature_that_may_not_be_positive_is_an_error(arguments):
+    with pytest.raises(ValueError, match="0 ≤ α ≤ 1, 0 ≤ A_0 ≤ 1; got"):
+        macl(*similarities(3, False), temperature=0.1, slope=arguments[0], threshold=arguments[1])
+
+
 def test_gradient_through_the_weight_of_dclw_is_a_choice():
     s0, s = similarities(16, extreme=False)
     kept, cut = (dclw(s0, s, temperature=0.1, detach=detach) for detach in (False, True))
@@ -123,6 +161,7 @@ LOSSES = {
     "dcl": lambda s0, s: dcl(s0, s, temperature=0.1),
     "dclw": lambda s0, s: dclw(s0, s, temperature=0.1),
     "dual_temperature": dual_temperature,
+    "macl": lambda s0, s: macl(s0, s, temperature=0.1),
 }
 
 
@@ -159,6 +198,7 @@ def test_no_infinity_in_float32(tau, inter, s0, s):
         dual_temperature(positive, negatives, intra=tau, inter=inter),
         dclw(positive, negatives, temperature=tau, sigma=inter),
         dcl(positive, negatives, temperature=tau),
+        macl(positive, negatives, temperature=tau),
     ):
         for value in (loss, *torch.autograd.grad(loss.sum(), (positive, negatives))):
             assert value.isfinite().all()
@@ -214,6 +254,17 @@ def test_lightlys_dclw(tau, sigma):
     n = len(z1)  # the weight's batch is one view's anchors
     halves = [dclw(s0[i], s[i], temperature=tau, sigma=sigma) for i in (slice(n), slice(n, None))]
     equal_to(torch.cat(halves).mean(), DCLWLoss(tau, sigma)(z1, z2))
+
+
+@pytest.mark.parametrize(("tau", "slope", "threshold"), [(0.1, 0.5, 0.0), (0.5, 1.0, 0.4)])
+def test_lightlys_macl(tau, slope, threshold):
+    """Its gradient, as the values of the two forms differ."""
+    loss = pytest.importorskip("lightly.loss").MACLLoss(tau, slope, threshold)
+    z = [x.double().requires_grad_() for x in embeddings()]
+    unit = [F.normalize(x, dim=1) for x in z]
+    loss.eps = 0.0  # on 1/W
+    ours = macl(*simclr_similarities(*unit), temperature=tau, slope=slope, threshold=threshold)
+    close(torch.autograd.grad(ours.mean(), z), torch.autograd.grad(loss(*z), z))
 
 
 @pytest.mark.parametrize("tau", [0.07, 0.1, 0.5])

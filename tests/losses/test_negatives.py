@@ -82,6 +82,7 @@ LOSSES = {
     "dcl": partial(losses.dcl, temperature=0.1),
     "dclw": partial(losses.dclw, temperature=0.1),
     "dual_temperature": losses.dual_temperature,
+    "macl": partial(losses.macl, temperature=0.1),
     "weight": partial(losses.weight, temperature=0.1),
 }
 

@@ -203,6 +203,8 @@ BAD = [
     ),
     ({"pretrain.queue": 0}, "pretrain.queue: 0: input should be greater than or equal to 1"),
     ({"loss": {"inter": 0}}, "loss.inter: 0: input should be greater than 0"),
+    ({"loss": {"slope": 1.1}}, "loss.slope: 1.1: input should be less than or equal to 1"),
+    ({"loss": {"threshold": -1}}, "loss.threshold: -1: input should be greater than or equal to 0"),
     ({"grid": []}, r"grid: \[\]: list should have at least 1 item"),
     ({"grid": {}}, r"grid: input should be a valid list"),
     ({"grid.0.methods": []}, r"grid.0.methods: \[\]: list should have at least 1 item"),
