@@ -10,6 +10,7 @@ from eqco.losses.family import (
     weight,
 )
 from eqco.losses.shared_negatives import SharedNegatives
+from eqco.losses.siglip import siglip
 from eqco.losses.similarities import Negatives
 
 __all__ = [
@@ -21,5 +22,6 @@ __all__ = [
     "eqco_margin",
     "info_nce",
     "macl",
+    "siglip",
     "weight",
 ]

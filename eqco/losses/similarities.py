@@ -21,17 +21,21 @@ def logits(
     Raises:
         ValueError: if the shapes do not fit or τ is a number that is not positive.
     """
+    pull = scaled_positive(positive, negatives, temperature)
+    if isinstance(negatives, SharedNegatives):
+        return pull, negatives.log_sum_exp(temperature)
+    return pull, (negatives.to(pull.dtype) / temperature).logsumexp(dim=1)
+
+
+def scaled_positive(positive: Tensor, negatives: Negatives, temperature: float | Tensor) -> Tensor:
+    """s0/τ (B,), with the arguments, the precision and the errors of ``logits``."""
     shape = tuple(negatives.shape)
     if len(shape) != 2 or tuple(positive.shape) != shape[:1] or shape[1] < 1:
         raise ValueError(
             f"positive (B,) and negatives (B, K ≥ 1); got {tuple(positive.shape)}, {shape}"
         )
-    dtype = torch.promote_types(positive.dtype, torch.float32)
     tau = temperature if isinstance(temperature, Tensor) else above_zero(temperature)
-    pull = positive.to(dtype) / tau
-    if isinstance(negatives, SharedNegatives):
-        return pull, negatives.log_sum_exp(temperature)
-    return pull, (negatives.to(dtype) / temperature).logsumexp(dim=1)
+    return positive.to(torch.promote_types(positive.dtype, torch.float32)) / tau
 
 
 def first(negatives: Negatives, k: int) -> Negatives:

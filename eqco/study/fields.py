@@ -53,6 +53,7 @@ Loss = Literal[
     "dclw",
     "dual-temperature",
     "macl",
+    "siglip",
     "info-nce-rescaled",
     "info-nce-rescaled-rms",
     "dcl-rescaled",
@@ -66,12 +67,14 @@ Loss = Literal[
 WITH_MARGIN: tuple[Loss, ...] = (
     *("info-nce", "dcl-rolled", "dcl-by-negatives", "dcl-by-positive"),
     "dcl-by-scalar-negatives",
+    "siglip",
 )
 # keys of a study's `loss` that a loss reads; the others read none
 LOSS_SETTINGS: dict[Loss, tuple[str, ...]] = {
     "dclw": ("sigma", "detach"),
     "dual-temperature": ("inter",),
     "macl": ("slope", "threshold"),
+    "siglip": ("bias",),
     "dcl-constant": ("constant",),
     "dcl-by-scalar-negatives": ("scalar_negatives",),
 }

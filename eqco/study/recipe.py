@@ -145,6 +145,11 @@ class LossSettings(Section):
         description="A_0 of MACL's temperature, the alignment at which it is τ",
         exclude_if=lambda threshold: threshold == 0,  # a study without this key stays the same
     )
+    bias: Real = Field(
+        -10.0,
+        description="b of SigLIP's sigmoid loss",
+        exclude_if=lambda bias: bias == -10,  # a study without this key stays the same
+    )
     scalar_negatives: Count | None = Field(
         None,
         description="K_s of dcl-by-scalar-negatives: the negatives that W is of, where K are those "

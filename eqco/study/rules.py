@@ -3,6 +3,7 @@
 A rule yields a problem for each breach: the key, its value, and what is allowed.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -120,11 +121,14 @@ def support_set(study: "Study") -> Iterator[Problem]:
 
 
 def margins_where_they_are_read(study: "Study") -> Iterator[Problem]:
-    """A margin belongs to InfoNCE, and to the controls that have its weights."""
+    """A margin belongs to InfoNCE, to the controls that have its weights, and to SigLIP's loss."""
     for b, block in enumerate(study.grid):
         for i, loss in enumerate(block.losses or []):
             if loss not in WITH_MARGIN and block.margins != [0]:
                 yield f"grid.{b}.losses.{i}", loss, "has no margin: margins must be [0]"
+            if loss == "siglip" and math.inf in block.margins:
+                place = f"grid.{b}.margins.{block.margins.index(math.inf)}"
+                yield place, "inf", "siglip needs margins that are finite"
 
 
 def selection_has_values(study: "Study") -> Iterator[Problem]:

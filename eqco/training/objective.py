@@ -5,13 +5,14 @@ from functools import partial
 
 from torch import Tensor
 
-from eqco.losses import Negatives, dcl, dclw, dual_temperature, info_nce, macl, weight
+from eqco.losses import Negatives, dcl, dclw, dual_temperature, info_nce, macl, siglip, weight
 from eqco.losses.family import model_aware_temperature
 from eqco.losses.similarities import first
 from eqco.study.cell import Cell
-from eqco.study.fields import WITH_MARGIN
+from eqco.study.fields import WITH_MARGIN, Loss
 from eqco.study.recipe import LossSettings
 
+NO_WEIGHT: tuple[Loss, ...] = ("dclw", "siglip")
 Objective = Callable[[Tensor, Negatives], Tensor]  # (A,), (A, K) -> (A,)
 
 
@@ -35,6 +36,8 @@ def objective(cell: Cell, settings: LossSettings) -> Objective:
             return partial(
                 macl, temperature=tau, slope=settings.slope, threshold=settings.threshold
             )
+        case "siglip":
+            return partial(siglip, temperature=tau, bias=settings.bias, margin=cell.m)
         case "info-nce-rescaled" | "info-nce-rescaled-rms":
             size = _rms if cell.loss.endswith("rms") else Tensor.mean
             return lambda s0, s: (
@@ -86,9 +89,10 @@ def weights(
 
     Returns:
         The weights in float32 or better. MACL's is τ/τ_a: at its temperature τ_a it has the
-        gradient of DCL. None for DCLW, whose weight is on the positive term alone.
+        gradient of DCL. None for a loss that pulls with another weight than it pushes: those of
+        NO_WEIGHT.
     """
-    if cell.loss == "dclw":
+    if cell.loss in NO_WEIGHT:
         return None
     if cell.loss == "dual-temperature":
         return weight(positive, negatives, temperature=settings.inter)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from eqco.losses import dcl, dclw, dual_temperature, eqco_margin, info_nce, macl, weight
+from eqco.losses import dcl, dclw, dual_temperature, eqco_margin, info_nce, macl, siglip, weight
 
 EXTREMES = [0.01, 0.1, 1.0, 10.0]
 
@@ -162,6 +162,7 @@ LOSSES = {
     "dclw": lambda s0, s: dclw(s0, s, temperature=0.1),
     "dual_temperature": dual_temperature,
     "macl": lambda s0, s: macl(s0, s, temperature=0.1),
+    "siglip": lambda s0, s: siglip(s0, s, temperature=0.1, margin=0.2),
 }
 
 
@@ -199,6 +200,7 @@ def test_no_infinity_in_float32(tau, inter, s0, s):
         dclw(positive, negatives, temperature=tau, sigma=inter),
         dcl(positive, negatives, temperature=tau),
         macl(positive, negatives, temperature=tau),
+        siglip(positive, negatives, temperature=tau),
     ):
         for value in (loss, *torch.autograd.grad(loss.sum(), (positive, negatives))):
             assert value.isfinite().all()

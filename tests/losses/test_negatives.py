@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from eqco.losses import SharedNegatives
+from eqco.losses import SharedNegatives, siglip
 from eqco.losses import family as losses
 from eqco.losses import shared_negatives as module
 from eqco.losses.sampling import sample, skip_own
@@ -83,6 +83,7 @@ LOSSES = {
     "dclw": partial(losses.dclw, temperature=0.1),
     "dual_temperature": losses.dual_temperature,
     "macl": partial(losses.macl, temperature=0.1),
+    "siglip": partial(siglip, temperature=0.1),
     "weight": partial(losses.weight, temperature=0.1),
 }
 

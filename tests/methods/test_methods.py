@@ -34,6 +34,7 @@ LOSSES = [
     {"loss": "info-nce-rescaled", "margin": 0.0},
     {"loss": "dcl-rescaled", "margin": 0.0},
     {"loss": "macl", "margin": 0.0},
+    {"loss": "siglip", "margin": "eqco", "alpha": 256.0},
 ]
 
 
@@ -258,6 +259,9 @@ def test_every_argument_changes_the_loss(method):
     losses += [loss({"margin": "eqco", "alpha": 512.0})]
     losses += [loss({"loss": "dual-temperature"}, LossSettings(inter=0.3))]
     losses += [loss({"loss": "dclw"}, LossSettings(sigma=0.3))]
+    losses += [loss({"loss": "macl"}, LossSettings(slope=0.3))]
+    losses += [loss({"loss": "macl"}, LossSettings(threshold=0.3))]
+    losses += [loss({"loss": "siglip"}), loss({"loss": "siglip"}, LossSettings(bias=-5.0))]
     assert len({round(value, 6) for value in losses}) == len(losses)
 
 

@@ -203,6 +203,11 @@ BAD = [
     ),
     ({"pretrain.queue": 0}, "pretrain.queue: 0: input should be greater than or equal to 1"),
     ({"loss": {"inter": 0}}, "loss.inter: 0: input should be greater than 0"),
+    ({"loss": {"bias": math.inf}}, "loss.bias: inf: input should be a finite number"),
+    (
+        {"grid.0.losses": ["info-nce", "siglip"], "grid.0.margins": [0, "inf"]},
+        "grid.0.margins.1: inf: siglip needs margins that are finite",
+    ),
     ({"loss": {"slope": 1.1}}, "loss.slope: 1.1: input should be less than or equal to 1"),
     ({"loss": {"threshold": -1}}, "loss.threshold: -1: input should be greater than or equal to 0"),
     ({"grid": []}, r"grid: \[\]: list should have at least 1 item"),

@@ -15,7 +15,7 @@ from eqco.study.load import load_study
 from eqco.study.recipe import LossSettings
 from eqco.training import diagnostics
 from eqco.training.loop import pretrain
-from eqco.training.objective import objective, weights
+from eqco.training.objective import NO_WEIGHT, objective, weights
 
 
 def cell(**changes) -> Cell:
@@ -62,8 +62,8 @@ def test_the_numbers_of_a_step(changes):
     "changes",
     [
         *[{}, {"margin": "eqco", "alpha": 256.0}, {"margin": math.inf}],
-        *[{"loss": loss} for loss in get_args(Loss) if loss not in ("info-nce", "dclw")],
-        *[{"loss": loss, "margin": 0.4} for loss in WITH_MARGIN],
+        *[{"loss": loss} for loss in get_args(Loss) if loss not in ("info-nce", *NO_WEIGHT)],
+        *[{"loss": loss, "margin": 0.4} for loss in WITH_MARGIN if loss not in NO_WEIGHT],
     ],
     ids=str,
 )
@@ -80,8 +80,9 @@ def test_the_weight_is_that_of_the_loss(changes):
     torch.testing.assert_close(numbers[0], found.mean())
 
 
-def test_dclw_has_no_weight(study_with, digits):
-    assert weights(cell(loss="dclw"), LossSettings(), torch.ones(2), torch.ones(2, 3)) is None
+def test_some_losses_have_no_weight(study_with, digits):
+    for loss in NO_WEIGHT:
+        assert weights(cell(loss=loss), LossSettings(), torch.ones(2), torch.ones(2, 3)) is None
     block = {"methods": ["simclr"], "negatives": [4], "margins": [0], "losses": ["dclw"]}
     study = study_with({"grid": [{**block, "seeds": [0]}]})
     (chosen,) = cells(study).values()
