@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import psutil
+import pytest
 from PIL import Image
 
 from eqco import forkserver
@@ -47,6 +48,11 @@ def with_values(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, An
         else:
             target[last] = value
     return changed
+
+
+def repeated(method: str, *case: Any) -> Any:
+    """A case of a test of many steps; DHEL's is a further one: SimCo's with other negatives."""
+    return pytest.param(method, *case, marks=[pytest.mark.slow] * (method == "dhel"))
 
 
 def cells(study: Study) -> dict[str, Cell]:

@@ -38,5 +38,6 @@ METHODS = {
     "simo": Entry("eqco.methods.simo:SiMo", others, momentum=True),
     "simmoco": Entry("eqco.methods.simo:SiMo", others, momentum=True, symmetric=True),
     "simco": Entry("eqco.methods.simco:SimCo", others),
+    "dhel": Entry("eqco.methods.dhel:DHEL", others),
     "nnclr": Entry("eqco.methods.nnclr:NNCLR", others),
 }

@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 import torch
-from helpers import cells
+from helpers import cells, repeated
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -117,6 +117,12 @@ def by_hand(model, method: str, generator: torch.Generator) -> list[tuple[list, 
     if method == "simco":
         a, b = model.encoder(x1), model.encoder(x2)
         return [*rows_of_others(a, b, generator, shared), *rows_of_others(b, a, generator, shared)]
+    if method == "dhel":
+        a, b = model.encoder(x1), model.encoder(x2)
+        pairs = [cosines(u, [v]) for u, v in zip(a, b, strict=True)]
+        views_twice = [*rows_of_others(a, a, generator, shared)]
+        views_twice += rows_of_others(b, b, generator, shared)
+        return [(s0, s) for s0, (_, s) in zip(2 * pairs, views_twice, strict=True)]
     if method == "nnclr":
         z1, z2 = model.encoder(x1), model.encoder(x2)
         p1, p2 = model.predictor(z1), model.predictor(z2)
@@ -156,7 +162,7 @@ def test_the_similarities_of_every_anchor(method, changes):
     model = build(method, **changes)
     expected = by_hand(model, method, seeded())
     positive, negatives = similarities(model, *views(), seeded())
-    both = changes["symmetric"] or method in ("simclr", "simco", "nnclr")
+    both = changes["symmetric"] or method in ("simclr", "simco", "dhel", "nnclr")
     assert negatives.shape == ((2 if both else 1) * N, K)
     found = [(s0.tolist(), s.tolist()) for s0, s in zip(positive[:, None], negatives, strict=True)]
     for (s0, s), (e0, e) in zip(found, expected, strict=True):
@@ -182,7 +188,7 @@ def test_simco_and_simclr_pass_gradient_into_the_keys_and_the_momentum_methods_d
         positive, _ = model(views()[0], second, seeded())
         positive[:N].sum().backward()  # the anchors of view 1
         reaches = second.grad is not None and bool(second.grad.any())
-        assert reaches == (method in {"simclr", "simco", "nnclr"}), method
+        assert reaches == (method in {"simclr", "simco", "dhel", "nnclr"}), method
 
 
 @pytest.mark.parametrize("method", ["moco", "simo", "simmoco"])
@@ -218,6 +224,17 @@ def test_moco_queues_the_keys_after_the_step():
     assert torch.equal(model.queue.items, model.latest_keys)
 
 
+def test_dhel_is_its_papers_loss_in_both_directions():
+    """−(1/N) Σ_i log(exp(u_i·v_i/τ) / Σ_(j≠i) exp(u_i·u_j/τ)), and with u and v exchanged."""
+    model = build("dhel", k=N - 1)
+    u, v = (F.normalize(copy.deepcopy(model).encoder(view)) for view in views())
+    pair = torch.exp((u * v).sum(1) / 0.2)
+    energies = [torch.exp(z @ z.T / 0.2).fill_diagonal_(0).sum(1) for z in (u, v)]
+    theirs = torch.stack([-torch.log(pair / energy).mean() for energy in energies]).mean()
+    loss = objective(cell("dhel", negatives=N - 1, margin=math.inf), LossSettings())
+    torch.testing.assert_close(loss(*model(*views(), seeded())).mean(), theirs)
+
+
 def test_moco_without_a_length_has_a_queue_of_k():
     model = build("moco", k=7, queue=None)
     assert model.queue.items.shape == (7, 8)
@@ -225,7 +242,7 @@ def test_moco_without_a_length_has_a_queue_of_k():
 
 
 # A loss knows no method, and a method no loss: all pairs differ in test_every_argument_….
-TRAINED = [(method, LOSSES[1]) for method in METHODS]
+TRAINED = [repeated(method, LOSSES[1]) for method in METHODS]
 TRAINED += [("simo", changes) for changes in LOSSES[:7] if changes != LOSSES[1]]
 TRAINED += [pytest.param("simo", changes, marks=pytest.mark.slow) for changes in LOSSES[7:]]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from helpers import TINY, cells, with_values
+from helpers import TINY, cells, repeated, with_values
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -223,7 +223,7 @@ class StopAt(Stop):
         return self.count < 0
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [repeated(name) for name in METHODS])
 def test_stopped_anywhere_it_ends_in_the_same_bytes(method, study_with, digits, tmp_path):
     """Every method: queue, key encoder, support set, momentum, the epoch's loss, history."""
     able = METHODS[method].symmetric
