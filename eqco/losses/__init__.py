@@ -12,10 +12,12 @@ from eqco.losses.family import (
 from eqco.losses.shared_negatives import SharedNegatives
 from eqco.losses.siglip import siglip
 from eqco.losses.similarities import Negatives
+from eqco.losses.sogclr import SogCLR
 
 __all__ = [
     "Negatives",
     "SharedNegatives",
+    "SogCLR",
     "dcl",
     "dclw",
     "dual_temperature",

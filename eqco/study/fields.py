@@ -54,6 +54,7 @@ Loss = Literal[
     "dual-temperature",
     "macl",
     "siglip",
+    "sogclr",
     "info-nce-rescaled",
     "info-nce-rescaled-rms",
     "dcl-rescaled",
@@ -75,6 +76,7 @@ LOSS_SETTINGS: dict[Loss, tuple[str, ...]] = {
     "dual-temperature": ("inter",),
     "macl": ("slope", "threshold"),
     "siglip": ("bias",),
+    "sogclr": ("gamma",),
     "dcl-constant": ("constant",),
     "dcl-by-scalar-negatives": ("scalar_negatives",),
 }

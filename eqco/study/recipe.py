@@ -150,6 +150,11 @@ class LossSettings(Section):
         description="b of SigLIP's sigmoid loss",
         exclude_if=lambda bias: bias == -10,  # a study without this key stays the same
     )
+    gamma: Annotated[Real, Field(gt=0, le=1)] = Field(
+        0.9,
+        description="γ of SogCLR: the share of a step in what is remembered of an image",
+        exclude_if=lambda gamma: gamma == 0.9,  # a study without this key stays the same
+    )
     scalar_negatives: Count | None = Field(
         None,
         description="K_s of dcl-by-scalar-negatives: the negatives that W is of, where K are those "

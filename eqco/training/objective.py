@@ -5,24 +5,39 @@ from functools import partial
 
 from torch import Tensor
 
-from eqco.losses import Negatives, dcl, dclw, dual_temperature, info_nce, macl, siglip, weight
+from eqco.losses import (
+    Negatives,
+    SogCLR,
+    dcl,
+    dclw,
+    dual_temperature,
+    info_nce,
+    macl,
+    siglip,
+    weight,
+)
 from eqco.losses.family import model_aware_temperature
 from eqco.losses.similarities import first
 from eqco.study.cell import Cell
 from eqco.study.fields import WITH_MARGIN, Loss
 from eqco.study.recipe import LossSettings
 
-NO_WEIGHT: tuple[Loss, ...] = ("dclw", "siglip")
+NO_WEIGHT: tuple[Loss, ...] = ("dclw", "siglip", "sogclr")
 Objective = Callable[[Tensor, Negatives], Tensor]  # (A,), (A, K) -> (A,)
 
 
-def objective(cell: Cell, settings: LossSettings) -> Objective:
+def objective(cell: Cell, settings: LossSettings, images: int = 0) -> Objective | SogCLR:
     """The loss per anchor, whose mean the cell minimises.
 
     The controls are InfoNCE divided by one number per step, and DCL times another weight per
     anchor, both without gradient: ``weights`` says which. They tell apart where a gain comes from:
     the size of the gradient, the difference between the weights of anchors, or the right anchors
     having them.
+
+    Args:
+        cell: the loss, its margin and τ.
+        settings: of the losses.
+        images: the number of training images, of which SogCLR remembers each.
     """
     tau = cell.temperature
     match cell.loss:
@@ -38,6 +53,8 @@ def objective(cell: Cell, settings: LossSettings) -> Objective:
             )
         case "siglip":
             return partial(siglip, temperature=tau, bias=settings.bias, margin=cell.m)
+        case "sogclr":
+            return SogCLR(images, temperature=tau, gamma=settings.gamma)
         case "info-nce-rescaled" | "info-nce-rescaled-rms":
             size = _rms if cell.loss.endswith("rms") else Tensor.mean
             return lambda s0, s: (

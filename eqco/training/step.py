@@ -10,7 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from eqco.data.views import Views
 from eqco.errors import InputError
-from eqco.losses import Negatives
+from eqco.losses import Negatives, SogCLR
 from eqco.methods import build
 from eqco.networks.encoder import Encoder
 from eqco.runtime.malloc import keep_freed_memory
@@ -90,10 +90,12 @@ class Training:
             self.encoder.precision = getattr(torch, self.recipe.precision)
             drawing = cell.model_copy(update={"negatives": draws(cell, study.loss)})
             method = build(drawing, self.encoder, self.recipe)
+        self.loss_of = objective(cell, study.loss, images=len(self.views.labels))
+        if isinstance(self.loss_of, SogCLR):
+            method.memory = self.loss_of  # is moved, saved and restored with the method
         # channels last: 1.3 times as fast on a CPU
         self.method = method.to(device).to(memory_format=torch.channels_last).train()
         self.model = with_mean_gradients(method) if ranks() > 1 else method
-        self.loss_of = objective(cell, study.loss)
         self.optimizer = optimizers.build(self.recipe, method, lr=cell.lr)
         self.step = 0
         self.diagnosis: Tensor  # (5,)
@@ -112,7 +114,7 @@ class Training:
         view1, view2 = self.views(self.step)  # (n, C, H, W) each, of this rank's n images
         self.optimizer.zero_grad()
         positive, negatives = self.model(view1, view2, draw)  # (A,), (A, K)
-        loss = self.loss_of(positive, negatives).mean()
+        loss = self._losses(positive, negatives).mean()
         loss.backward()
         self.step += 1
         if self.step % self.steps_per_epoch == 0:
@@ -120,6 +122,12 @@ class Training:
         self.optimizer.step()
         self.method.after_step()
         return loss.detach()
+
+    def _losses(self, positive: Tensor, negatives: Negatives) -> Tensor:
+        """The loss of each anchor (A,)."""
+        if isinstance(self.loss_of, SogCLR):
+            return self.loss_of(positive, negatives, self.views.visit(self.step))
+        return self.loss_of(positive, negatives)
 
     def lr(self, step: int) -> float:
         """The learning rate of a step."""

@@ -61,6 +61,7 @@ VALUES: dict[str, list[Any]] = {
     "loss.constant": [0.3, 0.5],
     "loss.scalar_negatives": [4, 20],
     "loss.bias": [-10, "-5e0"],
+    "loss.gamma": [0.9, 1],
     "loss.slope": [0.5, 1],
     "loss.threshold": [0, 0.5],
 }

@@ -208,6 +208,11 @@ BAD = [
         {"grid.0.losses": ["info-nce", "siglip"], "grid.0.margins": [0, "inf"]},
         "grid.0.margins.1: inf: siglip needs margins that are finite",
     ),
+    ({"loss": {"gamma": 0}}, "loss.gamma: 0: input should be greater than 0"),
+    (
+        {"grid.0.losses": ["sogclr"]},
+        r"grid.0.losses.0: sogclr: has no margin: margins must be \[0\]",
+    ),
     ({"loss": {"slope": 1.1}}, "loss.slope: 1.1: input should be less than or equal to 1"),
     ({"loss": {"threshold": -1}}, "loss.threshold: -1: input should be greater than or equal to 0"),
     ({"grid": []}, r"grid: \[\]: list should have at least 1 item"),
