@@ -34,7 +34,7 @@ def lines_of(accuracies: pd.DataFrame) -> list[str]:
         name = NAMES.get(margin, f"m = {margin}") if margin else row["loss"]
         if margin and row.get("loss", "info-nce") != "info-nce":  # a control with its weights
             name = f"{row['loss']}, {name}"
-        details = [f"{key.replace('_', ' ')} {row[key]}" for key in varying]
+        details = [f"{key.replace('_', ' ')} {row[key]}" for key in varying if row[key] != ""]
         if several_alphas and margin == "eqco":
             details.insert(0, f"α {row['alpha']}")
         names.append(", ".join([name, *details]))

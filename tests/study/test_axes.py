@@ -184,6 +184,8 @@ def test_of_an_axis_that_no_loss_of_a_row_reads_the_table_says_nothing(base, tmp
     make_up_cells(grid.study, tmp_path)
     accuracies, _ = tables.read_study(grid, tmp_path)
     assert list(accuracies["inter"].unique()) == ["", "0.5", "1"]
+    dual = {f"dual-temperature, inter {value}" for value in ("0.5", "1")}
+    assert set(lines_of(accuracies)) == {"InfoNCE (m = 0)", *dual}
 
 
 def test_quick_keeps_the_first_value_of_an_axis(base):
