@@ -47,7 +47,7 @@ def notes(select: Select, choices: list[Choice]) -> list[str]:
     """
     seeds = ", ".join(map(str, select.seeds))
     lines = [
-        f"`{select.axis}` is selected for each arm by the mean of `{select.on}` over seeds "
+        f"`{select.axis}` is selected for each arm by the mean of `{select.protocol}` over seeds "
         f"{seeds}; the accuracies are of other seeds."
     ]
     for choice in choices:
@@ -87,7 +87,7 @@ def figure(table: pd.DataFrame, select: Select, title: str, stem: Path) -> None:
         axis.set_xticks(list(ticks.index), list(ticks), rotation=45)
         axis.minorticks_off()
         axis.set_xlabel(column(select.axis).symbol)
-        axis.set_ylabel(f"{select.on} [%]")
+        axis.set_ylabel(f"{select.protocol} [%]")
         figures.finish(drawn, axes, f"{title}: selected values are ringed")
         figures.save(drawn, stem)
 
@@ -103,7 +103,7 @@ def chart(table: pd.DataFrame, select: Select) -> dict[str, Any]:
     colors = [COLORS[i % len(COLORS)] for i in range(len(names))]
     base = alt.Chart(alt.InlineData(values=rows)).encode(
         x=x.title(column(select.axis).symbol),
-        y=alt.Y("mean:Q", title=f"{select.on} [%]", scale=alt.Scale(zero=False)),
+        y=alt.Y("mean:Q", title=f"{select.protocol} [%]", scale=alt.Scale(zero=False)),
         color=alt.Color(
             "line:N",
             title=None,

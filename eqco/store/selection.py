@@ -45,7 +45,7 @@ class Choice:
 
 
 def choose(grid: Grid, results: Path, *, unfinished: bool = False) -> list[Choice]:
-    """Select for each arm the value with the best mean accuracy by the study's ``select.on``.
+    """Select for each arm the value with the best mean accuracy by the study's ``select.protocol``.
 
     A value with a failed seed is not selected. Of equal means the first wins.
 
@@ -64,7 +64,7 @@ def choose(grid: Grid, results: Path, *, unfinished: bool = False) -> list[Choic
     def score(path: str) -> float:
         folder, config = results / "cells" / path, grid.cells[path].hash
         _, accuracies = read_cell(folder, config, grid.study.evaluate, archived.get(path))
-        return accuracies.get(select.on, math.nan)
+        return accuracies.get(select.protocol, math.nan)
 
     choices = []
     for arm in arms(grid):

@@ -142,9 +142,10 @@ def selection_has_values(study: "Study") -> Iterator[Problem]:
         return
     allowed = [name for name in study.protocols if name.endswith(VALIDATION_SUFFIX)]
     if not study.data.validation:
-        yield "select.on", select.on, "needs data.validation, the number of validation images"
-    elif select.on not in allowed:
-        yield "select.on", select.on, f"must be one of {', '.join(allowed)}"
+        missing = "needs data.validation, the number of validation images"
+        yield "select.protocol", select.protocol, missing
+    elif select.protocol not in allowed:
+        yield "select.protocol", select.protocol, f"must be one of {', '.join(allowed)}"
     for b, block in enumerate(study.grid):
         for i, seed in enumerate(block.seeds):
             if seed in select.seeds:

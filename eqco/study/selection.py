@@ -18,7 +18,9 @@ class Select(Section):
     """The axis whose value is selected, and by what."""
 
     axis: str = Field(description="an axis of which a block lists several values, as lr")
-    on: str = Field(description="the protocol that decides, as linear-lbfgs@validation")
+    protocol: str = Field(
+        description="the protocol that decides, on validation images: linear-lbfgs@validation"
+    )
     seeds: Annotated[list[Seed], Field(min_length=1)] = Field(
         description="the seeds that decide; a block's seeds are trained at the selected value alone"
     )

@@ -29,7 +29,7 @@ def trained(tmp_path_factory):
     block = {"methods": ["simo"], "negatives": [16]}
     changes = {
         "data.validation": 100,
-        "select": {"axis": "lr", "on": "knn@validation", "seeds": [100, 101]},
+        "select": {"axis": "lr", "protocol": "knn@validation", "seeds": [100, 101]},
         "grid": [
             {**block, "margins": [0], "lrs": [1e-5, 0.03], "seeds": [0, 1]},
             {**block, "margins": ["eqco"], "lrs": [0.01], "seeds": [0, 1]},

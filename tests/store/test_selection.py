@@ -20,7 +20,7 @@ ON = "linear@validation"
 BLOCK = {"methods": ["simo", "moco"], "negatives": [1, 4], "margins": [0], "seeds": [0, 1, 2]}
 SELECTS = {
     "data.validation": 100,
-    "select": {"axis": "lr", "on": ON, "seeds": [7, 8]},
+    "select": {"axis": "lr", "protocol": ON, "seeds": [7, 8]},
     "grid": [
         {**BLOCK, "lrs": [0.01, 0.02, 0.03, 0.04]},
         {**BLOCK, "margins": ["eqco"], "lrs": [0.05]},
@@ -146,8 +146,11 @@ def test_a_value_at_an_edge_is_told(study, results):
     ("change", "message"),
     [
         ({"select.axis": "rate"}, "select.axis: rate: not an axis of the grid; allowed: method, "),
-        ({"select.on": "linear"}, "select.on: linear: must be one of linear-lbfgs@validation, "),
-        ({"data.validation": None}, "select.on: linear@validation: needs data.validation"),
+        (
+            {"select.protocol": "linear"},
+            "select.protocol: linear: must be one of linear-lbfgs@",
+        ),
+        ({"data.validation": None}, "select.protocol: linear@validation: needs data.validation"),
         ({"grid.0.seeds": [0, 8]}, "grid.0.seeds.1: 8: select.seeds has it: a seed selects or"),
         ({"grid.0.lrs": [0.01]}, "select.axis: lr: no block lists several values"),
         ({"grid.1.margins": [0]}, "grid.1: .*: is in grid.0 too; list its values of lr in one"),
