@@ -9,7 +9,7 @@ from torch import Tensor
 
 from eqco.errors import Diverged
 from eqco.store.checkpoint import State
-from eqco.training.diagnostics import NAMES, bound
+from eqco.training.diagnostics import NAMES, STEP_NAMES, bound, effective_rate
 from eqco.training.step import Training
 
 
@@ -72,13 +72,18 @@ class Epoch:
         training = self.training
         mean_loss = float(self.total) / training.steps_per_epoch
         images = training.steps_per_epoch * training.cell.batch
-        diagnosis = (None if math.isnan(x) else x for x in training.diagnosis.tolist())
+        numbers = (None if math.isnan(x) else x for x in training.diagnosis.tolist())
+        diagnosis = dict(zip((*NAMES, *STEP_NAMES), numbers, strict=True))
+        lr, weight, cv = training.lr(training.step - 1), diagnosis["weight"], diagnosis["weight_cv"]
         return {
             "epoch": training.step // training.steps_per_epoch,
             "loss": mean_loss,
-            **dict(zip(NAMES, diagnosis, strict=True)),
+            **diagnosis,
             "bound": bound(training.cell, mean_loss),
-            "lr": training.lr(training.step - 1),
+            "lr": lr,
+            "effective_rate": None
+            if weight is None or cv is None
+            else effective_rate(lr, weight, cv),
             "images": images,
             "images_per_s": images / self.seconds,
         }

@@ -49,8 +49,8 @@ def pretrain(
     Returns:
         The method with its trained encoders, and the history. An entry of the history holds
         ``epoch``, ``loss`` (mean over its steps, nats), the diagnostics of its last step
-        (``diagnostics.measure``), ``bound`` (``diagnostics.bound``), ``lr`` at its end, ``images``
-        and ``images_per_s``.
+        (``diagnostics.measure``, ``diagnostics.Step``), ``bound`` (``diagnostics.bound``), ``lr``
+        and ``effective_rate`` at its end, ``images`` and ``images_per_s``.
 
     Raises:
         InputError: if the batch is larger than the data, or the checkpoint is of another run.

@@ -19,7 +19,7 @@ from eqco.runtime.seeds import draw_seed
 from eqco.study.cell import Cell
 from eqco.study.study import Study
 from eqco.training import optimizers
-from eqco.training.diagnostics import measure
+from eqco.training.diagnostics import Step, measure
 from eqco.training.objective import draws, objective
 
 
@@ -54,7 +54,8 @@ class Training:
         encoder: the encoder that is trained.
         method: the encoder and what the method adds to it.
         model: the method; with several ranks, wrapped so that their gradients are averaged.
-        diagnosis: the numbers of ``diagnostics.NAMES`` for the last step of an epoch, (5,).
+        diagnosis: the numbers of ``diagnostics.NAMES`` and ``STEP_NAMES`` for the last step of an
+            epoch, (7,).
 
     Args:
         study: the recipe.
@@ -98,7 +99,7 @@ class Training:
         self.model = with_mean_gradients(method) if ranks() > 1 else method
         self.optimizer = optimizers.build(self.recipe, method, lr=cell.lr)
         self.step = 0
-        self.diagnosis: Tensor  # (5,)
+        self.diagnosis: Tensor  # (7,)
         self.steps_per_epoch, self.steps = self.views.steps_per_epoch, self.views.steps
 
     def advance(self) -> Tensor:
@@ -118,8 +119,11 @@ class Training:
         loss.backward()
         self.step += 1
         if self.step % self.steps_per_epoch == 0:
-            self.diagnosis = self._diagnose(positive, negatives)
-        self.optimizer.step()
+            of_loss, step = self._diagnose(positive, negatives), Step(self.method)
+            self.optimizer.step()
+            self.diagnosis = torch.cat([of_loss, step.measure()])
+        else:
+            self.optimizer.step()
         self.method.after_step()
         return loss.detach()
 

@@ -6,13 +6,15 @@ from typing import get_args
 import pytest
 import torch
 from helpers import TINY, cells
+from torch import nn
 from torch.nn import functional as F
 
 from eqco.losses import eqco_margin, info_nce
+from eqco.networks.encoder import Encoder
 from eqco.study.cell import Cell
 from eqco.study.fields import WITH_MARGIN, Loss
 from eqco.study.load import load_study
-from eqco.study.recipe import LossSettings
+from eqco.study.recipe import LossSettings, Network
 from eqco.training import diagnostics
 from eqco.training.loop import pretrain
 from eqco.training.objective import NO_WEIGHT, objective, weights
@@ -136,7 +138,92 @@ def test_the_history_of_a_training_has_them(digits):
     for chosen in list(cells(study).values())[:3:2]:
         _, history = pretrain(study, chosen, digits, device=torch.device("cpu"))
         (entry,) = history
-        assert {*diagnostics.NAMES, "bound"} <= entry.keys()
+        assert {*diagnostics.NAMES, *diagnostics.STEP_NAMES, "bound"} <= entry.keys()
+        assert entry["parameter_gradient"] > 0
+        assert 0 < entry["angular_step"] < 1
+        size = entry["weight"] * math.sqrt(1 + entry["weight_cv"] ** 2)
+        assert entry["effective_rate"] == pytest.approx(entry["lr"] * size)
         assert 0 < entry["weight"] < 1
         assert entry["positive"] > entry["negative"]
         assert entry["gradient"] > 0
+
+
+def test_the_layers_before_batch_norm():
+    """By a factor on their weights, which changes nothing but rounding."""
+    torch.manual_seed(0)
+    network = Network(backbone="resnet18", stem="small", projector=[16, 8])
+    encoder = Encoder(network, 3).double()
+    for module in encoder.modules():
+        if hasattr(module, "running_mean"):
+            module.eps = 1e-12
+    images = torch.rand(8, 3, 16, 16, dtype=torch.float64)
+    before = encoder(images)
+    chosen = diagnostics.before_batch_norm(encoder)
+    with torch.no_grad():
+        for weight in chosen:
+            weight.mul_(3)
+    torch.testing.assert_close(encoder(images), before)
+    convolutions = [m for m in encoder.modules() if isinstance(m, nn.Conv2d)]
+    assert {id(c.weight) for c in convolutions} <= {id(weight) for weight in chosen}
+
+
+def test_the_step_of_the_weights():
+    """Against the angle by the law of cosines, in float64; it is small in a training."""
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Linear(6, 5, bias=False), nn.BatchNorm1d(5), nn.Linear(5, 2)
+    ).double()
+    network(torch.randn(9, 6, dtype=torch.float64)).square().mean().backward()
+    squares = sum(float(p.grad.square().sum()) for p in network.parameters())
+    old = network[0].weight.detach().clone()
+    step = diagnostics.Step(network)
+    torch.optim.SGD(network.parameters(), lr=1e-3).step()
+    gradient, angle = step.measure().tolist()
+    assert gradient == pytest.approx(math.sqrt(squares))
+    new = network[0].weight.detach()
+    cosine = float((old * new).sum() / old.norm() / new.norm())
+    assert angle == pytest.approx(math.acos(cosine), rel=1e-4)
+    assert math.isnan(diagnostics.Step(network[2]).measure()[1])
+
+
+def turned(lr: float, decay: float, scale: float, size: float = 1) -> float:
+    """The mean angular step of weights before batch norm whose loss is ``scale`` times noise.
+
+    They start with the norm ``size``.
+    """
+    generator = torch.Generator().manual_seed(0)
+    network = nn.Sequential(nn.Linear(64, 1, bias=False), nn.BatchNorm1d(1, affine=False))
+    weight = network[0].weight
+    with torch.no_grad():
+        weight.mul_(size / weight.norm())
+    optimizer = torch.optim.SGD([weight], lr=lr, momentum=0.9, weight_decay=decay)
+    found = []
+    for i in range(4000):
+        noise, w = torch.randn(weight.shape, generator=generator), weight.detach()
+        # a gradient of a function of w / ‖w‖: orthogonal to w, and as 1 / ‖w‖
+        weight.grad = scale * (noise - (noise * w).sum() / w.square().sum() * w) / w.norm()
+        step = diagnostics.Step(network) if i > 2000 else None
+        optimizer.step()
+        if step:
+            found.append(step.measure()[1])
+    return float(torch.stack(found).mean())
+
+
+def test_in_equilibrium_the_angle_is_that_of_rate_and_decay():
+    """√(2 lr wd / (1 + μ)) where the gradient is noise, whatever the size of the loss.
+
+    Scale-invariant weights under SGD with momentum and L2 (Wan et al., arXiv 2006.08419).
+    """
+    lr, decay = 0.05, 0.05
+    whole, part = (turned(lr, decay, scale) for scale in (1.0, 0.3))
+    assert part == pytest.approx(whole, rel=0.05)
+    assert whole == pytest.approx(math.sqrt(2 * lr * decay / 1.9), rel=0.05)
+
+
+def test_before_equilibrium_the_angle_follows_the_size_of_the_loss():
+    """(1 − μ) / (4 lr wd) = 25,000 steps are needed here, of which there are 4,000.
+
+    As in a network, the weights are large beside what the gradient adds to them.
+    """
+    whole, part = (turned(0.01, 1e-4, scale, size=30) for scale in (1.0, 0.3))
+    assert part < 0.8 * whole
