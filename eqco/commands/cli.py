@@ -326,8 +326,20 @@ def theory(
         Path | None,
         typer.Option(help="A trained encoder.safetensors, to show beside random weights"),
     ] = None,
+    parameters: Annotated[
+        bool, typer.Option("--parameters", help="The gradients of the parameters instead; minutes")
+    ] = False,
 ) -> None:
-    """Draw EqCo's two statements against K: the mean gradient and the bound, with and without m."""
+    """Draw EqCo's two statements against K: the mean gradient and the bound, with and without m.
+
+    With --parameters the mean gradients of the parameters: direction, size and signal-to-noise of
+    six losses by K and draw of negatives, in gradients.csv, .md, .svg and .png.
+    """
+    if parameters:
+        from eqco.commands.gradients import write_gradients
+
+        print(write_gradients(_read(study), data, out, encoder), end="")
+        return
     from eqco.commands.theory import write_theory
 
     print(write_theory(_read(study), data, out, encoder), end="")

@@ -35,16 +35,8 @@ def write_theory(study: Study, data: Path, out: Path, encoder: Path | None) -> s
     Raises:
         InputError: if the encoder is of another network.
     """
-    channels = len(read_manifest(data)["mean"])
-    encoders = {"initial": initial(study, channels)}
-    if encoder is not None:
-        encoders["trained"] = initial(study, channels)
-        try:
-            encoders["trained"].load_state_dict(read_encoder(encoder).tensors)
-        except RuntimeError:
-            raise InputError(f"{encoder}: is not of the network of {study.study}") from None
     parts = []
-    for name, model in encoders.items():
+    for name, model in encoders_of(study, len(read_manifest(data)["mean"]), encoder).items():
         q, k = embeddings(model, study, data)
         rows = curves(q, k, alpha=study.alpha, temperature=study.temperature, generator=_generator)
         parts.append(pd.DataFrame(rows).assign(encoder=name))
@@ -56,6 +48,27 @@ def write_theory(study: Study, data: Path, out: Path, encoder: Path | None) -> s
     title = f"{study.study}: α = {study.alpha:g}, τ = {study.temperature:g}"
     figures.theory(table, title, out / "theory")
     return text
+
+
+def encoders_of(study: Study, channels: int, trained: Path | None) -> dict[str, Encoder]:
+    """The study's encoder with random weights, and with those of a file.
+
+    Args:
+        study: the study.
+        channels: of an image.
+        trained: file of an encoder, or None.
+
+    Raises:
+        InputError: if the file's encoder is of another network.
+    """
+    encoders = {"initial": initial(study, channels)}
+    if trained is not None:
+        encoders["trained"] = initial(study, channels)
+        try:
+            encoders["trained"].load_state_dict(read_encoder(trained).tensors)
+        except RuntimeError:
+            raise InputError(f"{trained}: is not of the network of {study.study}") from None
+    return encoders
 
 
 def initial(study: Study, channels: int) -> Encoder:

@@ -194,8 +194,8 @@ def _over_images(arm: Arm, reference: Arm) -> dict[str, float]:
     if len(arm.correct) < 2 or arm.correct.keys() != reference.correct.keys():
         return {}
     d = np.stack([arm.correct[seed] - reference.correct[seed] for seed in arm.correct])  # (n, M)
-    low, high = over_images(d)
-    return {"low_images": 100 * low, "high_images": 100 * high}
+    low, high = over_images(100 * d).interval()
+    return {"low_images": low, "high_images": high}
 
 
 def _numbers(estimate: Estimate, bound: float | None) -> dict[str, float]:

@@ -123,6 +123,39 @@ def theory(curves: pd.DataFrame, title: str, stem: Path) -> None:
         save(figure, stem)
 
 
+def gradients(table: pd.DataFrame, title: str, stem: Path) -> None:
+    """Draw the parameters' mean gradients against K to ``stem``.svg and ``stem``.png.
+
+    Args:
+        table: rows of ``training.gradients.compare``, with the encoder's name in ``encoder``.
+        title: above the figure.
+        stem: path without a suffix.
+    """
+    labels = {"cosine": "cosine", "norm": "norm", "signal_to_noise": "signal to noise"}
+    panels = list(table.groupby(["encoder", "sampling"], sort=False))
+    size = (10, 1.4 + 2.4 * len(panels))
+    with drawing(len(panels), 3, size, sharex=True) as (figure, axes):
+        for row, ((encoder, sampling), rows) in zip(axes, panels, strict=True):
+            for axis, (name, label) in zip(row, labels.items(), strict=True):
+                for i, (loss, line) in enumerate(rows.groupby("loss", sort=False)):
+                    axis.plot(
+                        line["negatives"],
+                        line[name],
+                        label=loss,
+                        color=COLORS[i],
+                        marker=MARKERS[i],
+                        markersize=4,
+                    )
+                axis.axhline(1, color="black", linewidth=0.8)
+                _k_axis(axis, table)
+                axis.set_title(f"{encoder} weights, {sampling} draws", fontsize=9)
+                axis.set_ylabel(label)
+        for axis in axes[-1]:
+            axis.set_xlabel("negatives an anchor, K")
+        finish(figure, axes, title)
+        save(figure, stem)
+
+
 def _k_axis(axis: Axes, rows: pd.DataFrame) -> None:
     axis.set_xscale("log", base=2)
     ticks = ticks_of(rows)

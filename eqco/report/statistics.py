@@ -10,7 +10,6 @@ from scipy import optimize, stats
 
 EXACT = 16  # seeds up to which all 2^n sign flips are taken
 SAMPLES = 2**EXACT - 1
-DRAWS = 1000  # of the bootstrap
 
 
 @dataclass(frozen=True)
@@ -94,30 +93,35 @@ def _signs(n: int) -> np.ndarray:
     return np.random.default_rng(0).choice([-1.0, 1.0], (SAMPLES, n))
 
 
-def over_images(differences: np.ndarray) -> tuple[float, float]:
-    """The 95 % interval of a mean difference over seeds and images, both drawn anew.
+def over_images(differences: np.ndarray) -> Estimate:
+    """The mean difference over seeds and images, which are both a sample: two crossed factors.
 
-    The bootstrap of Owen (Annals of Applied Statistics 1, 2007) for crossed factors: each draw
-    weighs seeds and images by how often each is drawn, and the interval is that of percentiles.
+    With seed effects, image effects and what is left (two-way analysis of variance, Searle,
+    Casella and McCulloch, Variance Components, 1992, chapter 4):
+
+        error² = (MS_seeds + max(MS_images − MS_rest, 0)) / (n M)
+
+    The first part is the paired t test's; the second is what other test images would change. df is
+    Satterthwaite's.
 
     Args:
-        differences: of two arms, by seed and image (n, M): 1 where the first alone is right, −1
-            where the other alone is.
+        differences: of two arms, by seed and image (n, M), n, M ≥ 2: 1 where the first alone is
+            right, −1 where the other alone is.
     """
     n, images = differences.shape
-    by_seed = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), DRAWS)  # (D, n)
-    means = differences @ _image_weights(images) / images  # (n, D)
-    drawn = (by_seed.T * means).sum(axis=0) / n  # (D,)
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return float(low), float(high)
-
-
-@cache
-def _image_weights(images: int) -> np.ndarray:
-    """How often each image is drawn (M, D), the same for every comparison."""
-    random = np.random.default_rng(1)
-    drawn = random.integers(0, images, (DRAWS, images))
-    return np.stack([np.bincount(row, minlength=images) for row in drawn], axis=1).astype(float)
+    by_seed, by_image = differences.mean(axis=1), differences.mean(axis=0)  # (n,), (M,)
+    mean = float(differences.mean())
+    rest = differences - by_seed[:, None] - by_image + mean
+    seeds = float(by_seed.var(ddof=1)) / n
+    left = float((rest**2).sum()) / ((n - 1) * (images - 1)) / (n * images)
+    drawn = float(by_image.var(ddof=1)) / images
+    others = max(drawn - left, 0.0)
+    parts = [(seeds, n - 1)]
+    if others:
+        parts += [(drawn, images - 1), (left, (n - 1) * (images - 1))]
+    below = sum(part**2 / df for part, df in parts)
+    error = seeds + others
+    return Estimate(mean, math.sqrt(error), error**2 / below if below else float(n - 1))
 
 
 def holm(p: Sequence[float]) -> list[float]:

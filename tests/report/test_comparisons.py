@@ -229,6 +229,6 @@ def test_where_right_images_were_kept_there_is_an_interval_over_them_too():
     d = np.array([[0, 0.5, 1, 0], [0, 0, 0, 0.5]])
     table = compare(rows, comparison({"margin": "0"}, pool=["method"]))
     (found,) = table[["low_images", "high_images"]].values.tolist()
-    assert found == pytest.approx([100 * end for end in over_images(d)])
+    assert found == pytest.approx(over_images(100 * d).interval())
     rows.loc[0, "correct"] = None
     assert "low_images" not in compare(rows, comparison({"margin": "0"}, pool=["method"]))

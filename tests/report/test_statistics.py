@@ -104,29 +104,37 @@ def test_arms_that_are_one_have_an_interval_of_no_width():
     assert sign_flip(np.zeros(4)) == 1
 
 
-def test_over_images_is_the_bootstrap_of_each_cell_of_the_table():
-    """By drawing seeds and images and averaging what they meet in: slowly, at a small size."""
+def crossed(random: np.random.Generator, n: int, seed_sd: float, image_sd: float) -> np.ndarray:
+    """Differences of no mean by seed and image (n, 200), each with effects of its own."""
+    effects = seed_sd * random.normal(0, 1, (n, 1)) + image_sd * random.normal(0, 1, 200)
+    return effects + random.normal(0, 0.5, (n, 200))
+
+
+def test_over_images_is_the_bootstrap_of_seeds_and_images_where_both_are_many():
+    """By drawing both anew (Owen, arXiv 0712.1111), which needs many of both."""
     random = np.random.default_rng(3)
-    d = random.choice([-1.0, 0.0, 1.0], (6, 50), p=[0.2, 0.5, 0.3])
+    d = crossed(random, 60, 0.2, 0.4)
     drawn = [
-        d[random.integers(0, 6, 6)][:, random.integers(0, 50, 50)].mean() for _ in range(20_000)
+        d[random.integers(0, 60, 60)][:, random.integers(0, 200, 200)].mean() for _ in range(4000)
     ]
-    assert over_images(d) == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.02)
+    found = over_images(d)
+    assert found.error == pytest.approx(np.std(drawn), rel=0.1)
+    assert found.difference == pytest.approx(d.mean())
 
 
-def test_over_images_is_wider_than_over_seeds_where_images_differ():
-    """Arms whose seeds agree, on images that do not."""
-    image = np.random.default_rng(4).choice([-1.0, 0.0, 1.0], 400)
-    d = np.tile(image, (12, 1))
-    low, high = over_images(d)
-    assert high - low == pytest.approx(2 * 1.96 * image.std() / 20, rel=0.1)
+def test_over_images_is_the_paired_test_where_images_have_no_effect():
+    random = np.random.default_rng(4)
+    d = np.tile(random.normal(0, 1, (7, 1)), (1, 50))
+    assert over_images(d).interval() == pytest.approx(paired(d.mean(axis=1)).interval())
 
 
-def test_over_images_and_seeds_covers_the_truth():
-    """Images and seeds with effects of their own: near 95 % of intervals, or more."""
-    random, covered = np.random.default_rng(5), 0
-    for _ in range(100):
-        chance = 0.1 * random.normal(0, 1, (20, 1)) + 0.1 * random.normal(0, 1, 200)
-        low, high = over_images(chance + random.normal(0, 0.5, (20, 200)))
+@pytest.mark.parametrize("n", [3, 5, 20])
+@pytest.mark.parametrize(("seed_sd", "image_sd"), [(0.1, 0.1), (0.02, 0.4), (0.3, 0.05)])
+def test_over_images_covers_the_truth(n, seed_sd, image_sd):
+    """In 95 of 100 intervals or more; few seeds and few effects make it wider."""
+    random = np.random.default_rng(5)
+    covered = 0
+    for _ in range(400):
+        low, high = over_images(crossed(random, n, seed_sd, image_sd)).interval()
         covered += low <= 0 <= high
-    assert covered >= 88  # of 100: 0.5 % chance at 95 %
+    assert covered >= stats.binom.ppf(1e-3, 400, 0.95)
