@@ -44,9 +44,9 @@ lint: $(VENV)/installed
 bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks machine
 
-# The table of all claims in results/README.md.
+# The tables of claims, with their verdicts, in pages.
 claims: $(VENV)/installed
-	$(BIN)/python -m eqco claims results/README.md
+	$(BIN)/python -m eqco claims results/README.md docs/experiment.md
 
 # The API reference, from the docstrings: docs/api/index.html.
 docs: $(VENV)/installed

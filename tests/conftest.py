@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -42,18 +43,40 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=place)
 
 
-@pytest.fixture(scope="session")
-def address() -> str:
-    """A fork server's, which ends with the tests."""
+def start_servers() -> dict[str, str]:
+    """Start the fork servers, which end with this process."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")  # several tests run at once
-        return forked.start_eqco()
+        return {"address": forked.start_eqco(), "programs": str(forked.start())}
+
+
+@cache
+def servers_of_all_workers() -> dict[str, str]:
+    return start_servers()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a worker of xdist where the servers are."""
+    node.workerinput["servers"] = servers_of_all_workers()
 
 
 @pytest.fixture(scope="session")
-def programs() -> Path:
+def servers(request: pytest.FixtureRequest) -> dict[str, str]:
+    worker = getattr(request.config, "workerinput", None)
+    return worker["servers"] if worker else start_servers()
+
+
+@pytest.fixture(scope="session")
+def address(servers) -> str:
+    """A fork server's."""
+    return servers["address"]
+
+
+@pytest.fixture(scope="session")
+def programs(servers) -> Path:
     """Folder of the programs that fork: ``snakemake``, ``dvc``."""
-    return forked.start()
+    return Path(servers["programs"])
 
 
 @pytest.fixture(scope="module")

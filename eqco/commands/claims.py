@@ -1,6 +1,7 @@
 """``eqco claims``: every study's claims with their verdicts, as a block of a Markdown page."""
 
 import os
+import re
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,16 @@ from eqco.store.cells import read_json
 from eqco.study.load import load_study
 from eqco.study.study import Study
 
-BEGIN, END = "<!-- claims: written by eqco claims -->", "<!-- claims end -->"
+# of all studies, or of one
+MARKS = re.compile(
+    r"(<!-- claims(?: of (?P<study>\S+))?: written by eqco claims -->\n).*?(<!-- claims end -->)",
+    re.S,
+)
 CELLS = "cells.jsonl"
 
 
 def write_claims(params: Path, results: Path, pages: list[Path]) -> None:
-    """Write the table of all claims between the marks of each page.
+    """Write the table of claims, of all studies or of the one named, between a page's marks.
 
     Args:
         params: the folder of study files.
@@ -34,21 +39,30 @@ def write_claims(params: Path, results: Path, pages: list[Path]) -> None:
     studies = [(file, load_study(file)) for file in sorted(params.glob("*.yaml"))]
     rows = list(chain.from_iterable(_claims(file, study, results) for file, study in studies))
     for page in pages:
-        text = page.read_text(encoding="utf-8")
-        before, begin, rest = text.partition(BEGIN)
-        _, end, after = rest.partition(END)
-        if not begin or not end:
-            raise InputError(f"{page}: has no lines {BEGIN} and {END} to write between")
-        table = pd.DataFrame(
-            {**row, "study": f"[`{row['study']}`]({_link(results, row['study'], page)})"}
-            for row in rows
-        )
-        shown = table.to_markdown(index=False, disable_numparse=True) if rows else "None yet."
-        write(page, f"{before}{begin}\n\n{shown}\n\n{end}{after}")
+
+        def block(marks: re.Match[str], page: Path = page) -> str:
+            of_page = [row for row in rows if marks["study"] in (None, row["study"])]
+            return f"{marks[1]}\n{_table(of_page, results, page)}\n\n{marks[3]}"
+
+        text, count = MARKS.subn(block, page.read_text(encoding="utf-8"))
+        if not count:
+            lines = "<!-- claims: written by eqco claims --> and <!-- claims end -->"
+            raise InputError(f"{page}: has no lines {lines} to write between")
+        write(page, text)
 
 
-def _link(results: Path, study: str, page: Path) -> str:
-    return os.path.relpath(results / study / "comparisons.md", page.parent)
+def _table(rows: list[dict[str, Any]], results: Path, page: Path) -> str:
+    """The claims in Markdown, with links from a page to their comparisons."""
+    if not rows:
+        return "None yet."
+    links = [
+        os.path.relpath(results / row["study"] / "comparisons.md", page.parent) for row in rows
+    ]
+    linked = [
+        {**row, "study": f"[`{row['study']}`]({link})"}
+        for row, link in zip(rows, links, strict=True)
+    ]
+    return pd.DataFrame(linked).to_markdown(index=False, disable_numparse=True)
 
 
 def _claims(file: Path, study: Study, results: Path) -> list[dict[str, Any]]:
