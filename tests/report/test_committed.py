@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from helpers import ROOT, cells
+from helpers import ROOT
 
 from eqco.commands import cli
 from eqco.store import archive as kept
 from eqco.store.cells import SUMMARY
+from eqco.store.selection import needed
+from eqco.study.grid import Grid
 from eqco.study.load import load_study
 
 
@@ -45,7 +47,8 @@ def test_there_are_some_and_each_has_a_stage():
 @each_study
 def test_every_cell_is_kept_and_comes_from_a_clean_revision_of_this_history(study):
     found = kept.read_kept(ROOT / "results" / study)
-    assert list(found) == list(cells(load_study(ROOT / "params" / f"{study}.yaml")))
+    grid = Grid(load_study(ROOT / "params" / f"{study}.yaml"))
+    assert list(found) == list(needed(grid, ROOT / "results" / study).cells)
     revisions = {files[SUMMARY]["provenance"]["revision"] for files in found.values()}
     for revision in revisions:
         assert revision
