@@ -54,7 +54,7 @@ class LogHandler(LogHandlerBase):
         self.summary_of: dict[int, str] = {}
         self.needed: Counter[str] = Counter()
         self.finished: Counter[str] = Counter()
-        self.images = 0
+        self.images = self.jobs = 0
         self.printed_end = False
         self.start = self.last_line = time.monotonic()
 
@@ -69,6 +69,8 @@ class LogHandler(LogHandlerBase):
             self._start(record.__dict__["stats"])
         elif event == LogEvent.JOB_INFO:
             self._remember(record.__dict__)
+        elif event == LogEvent.PROGRESS:
+            self._grow(record.__dict__["total"])
         elif event == LogEvent.JOB_FINISHED:
             self._finish(record.__dict__["job_id"])
 
@@ -76,10 +78,19 @@ class LogHandler(LogHandlerBase):
         rules = {rule: count for rule, count in stats.items() if rule not in ("total", "all")}
         most = max(rules.values(), default=0)
         self.needed = Counter({rule: count for rule, count in rules.items() if count == most})
+        self.jobs = stats["total"]
         self.progress.update(self.task, total=most)
         self.start = time.monotonic()
         if self.console.is_terminal and most > 1:
             self.progress.start()
+
+    def _grow(self, jobs: int) -> None:
+        """Count the cells that a checkpoint has added: each needs a job of every needed rule."""
+        more = (jobs - self.jobs) // max(len(self.needed), 1)
+        if more > 0:
+            self.jobs = jobs
+            self.needed = Counter({rule: count + more for rule, count in self.needed.items()})
+            self.progress.update(self.task, total=max(self.needed.values()))
 
     def _remember(self, job: dict) -> None:
         self.rule_of[job["jobid"]] = job["rule_name"]

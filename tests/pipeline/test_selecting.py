@@ -64,6 +64,7 @@ def test_only_the_selected_value_is_confirmed(trained):
         *(f"{OTHER}/lr~0.01/seed~{seed}" for seed in (0, 1)),
     }
     assert done.stdout.count("Traceback") == 0
+    assert "8 of 8 cells done" in done.stdout  # 4 that decide, and 4 more
 
 
 def test_the_best_mean_on_validation_images_is_selected(trained):

@@ -14,6 +14,7 @@ from helpers import ROOT
 from scipy import stats
 
 from eqco.report import tables
+from eqco.report.comparisons import interval_text
 from eqco.report.statistics import paired
 from eqco.study.grid import Grid
 from eqco.study.load import load_study
@@ -184,9 +185,29 @@ def test_in_how_many_of_ten_repeats_the_demo_shows_its_difference():
         assert told in " ".join(page.read_text().split())
 
 
+def test_how_much_is_noise():
+    """Of pairs of one loss under two names, and of two arms on the same seeds."""
+    text = " ".join(PAGES[1].read_text().split())
+    every = accuracies("negatives-cpu")
+    same = every[(every["protocol"] == "linear-lbfgs") & (every["negatives"] == 255)]
+    arms = same.pivot_table("accuracy", ["temperature", "seed"], "margin")
+    deviation = (arms["eqco"] - arms["0"]).std()
+    assert len(arms) == 8
+    assert f"the eight pairs have a standard deviation of {deviation:.2f} by L-BFGS" in text
+    table = pd.read_csv(ROOT / "results/controls-cpu/comparisons.csv")
+    controls = table[(table["comparison"] == "controls") & (table["protocol"] == "linear-lbfgs")]
+    mean = controls["correlation"].mean()
+    assert f"The correlation of an arm with InfoNCE over seeds is {mean:.2f} in the mean" in text
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_difference_that_a_sentence_quotes_is_one_of_these(page):
-    known = "\n".join(row(study, name) for study, name in EVERY)
+    compared = [pd.read_csv(file) for file in ROOT.glob("results/*/comparisons.csv")]
+    known = [
+        *(row(study, name) for study, name in EVERY),
+        *map("\n".join, map(interval_text, compared)),
+    ]
+    known = "\n".join(known)
     quotes = QUOTED.findall(" ".join(page.read_text().split()))
     assert quotes
     for quote in quotes:
