@@ -20,8 +20,8 @@ pytestmark = pytest.mark.usefixtures("fork_server")
 STUDIES = sorted(ROOT.glob("params/*.yaml"))
 # of a paper or at its size; the others are small as they are, and run elsewhere in tests and docs
 RECIPES = [path for path in STUDIES if load_study(path).network.backbone != "conv5"]
-# that differ in kind: a queue and split batch norm; JPEGs and a probe on views; a support set
-KINDS = ("moco-cifar10-demo", "simo-imagenet", "nnclr-dcl-imagenet")
+# that differ in kind: a queue and split batch norm; JPEGs, a probe on views and a support set
+KINDS = ("moco-cifar10-demo", "nnclr-dcl-imagenet")
 
 
 @pytest.fixture(scope="module")
