@@ -31,6 +31,7 @@ def resnet(
     channels: int,
     stem: Literal["small", "large"],
     norm: MakeNorm = nn.BatchNorm2d,
+    zero_init_residual: bool = False,
 ) -> tuple[nn.Module, int]:
     """torchvision's ResNet without its classifier, and the number of its features.
 
@@ -40,10 +41,12 @@ def resnet(
         stem: "large" is ImageNet's (7 x 7, stride 2, max-pool), "small" is CIFAR's (3 x 3, stride
             1, no pool).
         norm: makes a batch norm from a number of channels.
+        zero_init_residual: whether the last batch norm of each block starts at 0, so that the block
+            is the identity (arXiv 1706.02677, section 5.1).
     """
     from torchvision import models
 
-    network = getattr(models, name)(norm_layer=norm)
+    network = getattr(models, name)(norm_layer=norm, zero_init_residual=zero_init_residual)
     if stem == "small":
         network.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
         network.maxpool = nn.Identity()

@@ -18,7 +18,7 @@ class Encoder(nn.Module):
     Attributes:
         precision: dtype of the passes, by autocast; float32 unless it is set.
         dim: D, width of the embeddings.
-        hidden: width of the projector's first layer.
+        hidden: width of the hidden layer of a predictor.
         groups: groups of the backbone's batch norm; several imitate as many GPUs.
 
     Args:
@@ -34,8 +34,10 @@ class Encoder(nn.Module):
         if network.backbone == "conv5":
             self.backbone, features = conv5(channels, network.stride, norm), 256
         else:
-            self.backbone, features = resnet(network.backbone, channels, network.stem, norm)
-        self.hidden, self.dim = network.projector[0], network.projector[-1]
+            zero = network.zero_init_residual
+            self.backbone, features = resnet(network.backbone, channels, network.stem, norm, zero)
+        self.hidden = network.predictor or network.projector[0]
+        self.dim = network.projector[-1]
         widths = [features, *network.projector]
         self.projector = projector(widths, network.projector_norm, projector_norm())
 

@@ -8,6 +8,8 @@ from pydantic import Field, create_model
 from eqco.study.fields import Positive, Section
 from eqco.study.recipe import Augment, LossSettings, Network, Pretrain
 
+__all__ = ["KEYS", "LISTS", "SECTIONS", "With", "hashable", "name_of", "text"]
+
 SECTIONS: dict[str, type[Section]] = {
     "augment": Augment,
     "network": Network,

@@ -72,6 +72,16 @@ class Network(Section):
     projector_norm: Literal["all", "hidden", "none"] = Field(
         "all", description="which of the projector's layers batch norm follows"
     )
+    predictor: Count | None = Field(
+        None,
+        description="hidden width of nnclr's predictor; default: the projector's first",
+        exclude_if=lambda width: width is None,  # a study without this key stays the same
+    )
+    zero_init_residual: bool = Field(
+        False,
+        description="a ResNet's blocks start as the identity: the last batch norm of each is 0",
+        exclude_if=lambda zero: not zero,  # a study without this key stays the same
+    )
 
 
 class Pretrain(Section):

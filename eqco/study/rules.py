@@ -69,6 +69,15 @@ def batches_fit_the_data(study: "Study") -> Iterator[Problem]:
             yield variant.place("pretrain.batch"), batch, f"the data has {train} training images"
 
 
+def residual_branches(study: "Study") -> Iterator[Problem]:
+    """``network.zero_init_residual`` needs a network with residual branches."""
+    for variant in study.variants:
+        network = variant.study.network
+        if network.zero_init_residual and network.backbone == "conv5":
+            key = variant.place("network.zero_init_residual")
+            yield key, "true", "conv5 has no residual branches: must be false"
+
+
 def batches_split_evenly(study: "Study") -> Iterator[Problem]:
     """A batch splits into equal groups of batch norm."""
     for variant in study.variants:
@@ -207,6 +216,7 @@ RULES: tuple[Callable[["Study"], Iterator[Problem]], ...] = (
     validation_leaves_images,
     batches_fit_the_data,
     batches_split_evenly,
+    residual_branches,
     enough_candidates,
     all_candidates,
     symmetric_methods,

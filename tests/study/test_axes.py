@@ -41,6 +41,8 @@ VALUES: dict[str, list[Any]] = {
     "network.batch_norm_groups": [1, 2],
     "network.projector": [[8], [16, 8]],
     "network.projector_norm": ["all", "none"],
+    "network.predictor": [8, None],
+    "network.zero_init_residual": [True, False],
     "pretrain.epochs": [1, 2],
     "pretrain.batch": [32, 64],
     "pretrain.lr": [0.1, 0.2],
@@ -90,6 +92,8 @@ def test_a_cell_is_the_same_as_with_its_value_in_the_recipe(base, key):
     if key.startswith("loss."):
         loss = next(loss for loss, read in LOSS_SETTINGS.items() if key.split(".")[1] in read)
         changes = {"grid.0.losses": [loss], "grid.0.margins": [0]}
+    if key == "network.zero_init_residual":
+        changes = {"network.backbone": "resnet18"}
     base = with_values(base, changes)
     axis = parse_study(with_values(base, {"grid.0.with": {key: VALUES[key]}}), "axis")
     assert len(cells(axis)) == 2
