@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from eqco.data.views import Views
 from eqco.errors import InputError
 from eqco.evaluation.features import Features, check_unchanged, extract, frozen_backbone
+from eqco.evaluation.geometry import geometry
 from eqco.evaluation.knn import knn
 from eqco.evaluation.linear import linear, linear_on_views
 from eqco.evaluation.logistic import linear_lbfgs
@@ -67,6 +69,8 @@ def evaluate_knn(
         for suffix, saved in evaluation.encoders():
             features = extract(saved, data, device=device)
             evaluation.add(knn(features, study.evaluate.knn), suffix, features)
+            if not suffix:
+                evaluation.more["geometry"] = geometry(features, saved, study.data, data, device)
         evaluation.write(out)
 
 
@@ -89,6 +93,7 @@ class Evaluation:
         self.identity = config_hash({**self.made_by, **self.settings})
         self.accuracies: dict[str, float] = {}
         self.correct: dict[str, str] = {}
+        self.more: dict[str, Any] = {}
         self.smallest_class: int | None = None
 
     def encoders(self) -> list[tuple[str, SavedEncoder]]:
@@ -125,6 +130,7 @@ class Evaluation:
             "smallest_class": self.smallest_class,
             "accuracy": self.accuracies,
             "correct": self.correct,
+            **self.more,
         }
         write_json(out, {**self.made_by, **result})
         for protocol, accuracy in self.accuracies.items():

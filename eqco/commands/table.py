@@ -39,6 +39,10 @@ def write_table(grid: Grid, results: Path, published: Path) -> str:
         notes = [*selection.notes(study.select, choices), *notes]
     if study.comparisons:
         notes.append(f"{claims.METHOD} (docs/statistics.md): `comparisons.md`.")
+    below = tables.geometry(accuracies, summaries)
+    if len(below):
+        notes.append("Geometry of the features (docs/protocols.md), mean ± deviation over seeds:")
+        notes.append(below.to_markdown(index=False, disable_numparse=True))
     write(results / "table.md", tables.markdown(table, notes))
     text = "\n".join([summary.render(table), *(f"{note}\n" for note in notes)])
     write(results / "summary.md", text)

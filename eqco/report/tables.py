@@ -221,6 +221,33 @@ def notes(study: Study, summaries: list[dict[str, Any]]) -> list[str]:
     ]
 
 
+def geometry(accuracies: pd.DataFrame, summaries: list[dict[str, Any]]) -> pd.DataFrame:
+    """Alignment, uniformity and RankMe: mean ± sample deviation over seeds, by configuration.
+
+    Empty if a cell does not have them; a hole has none, and is left out.
+
+    Args:
+        accuracies: of ``read_study``.
+        summaries: of ``read_study``.
+    """
+    rows = accuracies[accuracies["protocol"] == accuracies["protocol"].iloc[0]]
+    found = [summary.get("geometry") for summary in summaries]
+    whole = (rows["hole"] == "").tolist()
+    measured = [one for one, is_whole in zip(found, whole, strict=True) if is_whole]
+    if not any(found) or None in measured:
+        return pd.DataFrame()
+    keys = configuration(accuracies)
+    numbers = pd.DataFrame([one or {} for one in found], index=rows.index)
+    groups = pd.concat([rows[keys], numbers], axis=1)[whole].groupby(keys, sort=False)
+    means, deviations = groups.mean(), groups.std()
+
+    def shown(name: str) -> list[str]:
+        pairs = zip(means[name], deviations[name], strict=True)
+        return [f"{m:.3f}" + f" ± {s:.3f}" * (s == s) for m, s in pairs]
+
+    return means.index.to_frame(index=False).assign(**{name: shown(name) for name in means})
+
+
 def markdown(table: pd.DataFrame, notes: list[str]) -> str:
     """The table in Markdown: mean and deviation in one column, the papers' symbols as heads."""
     deviation = table["std"].map(lambda std: f" ± {std}" if std else "")

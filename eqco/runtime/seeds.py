@@ -4,7 +4,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-Stream = Literal["weights", "order", "views", "negatives", "crops", "probe"]
+Stream = Literal["weights", "order", "views", "negatives", "crops", "probe", "geometry"]
 STREAMS = get_args(Stream)  # their order is part of every seed
 
 

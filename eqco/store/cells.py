@@ -132,7 +132,8 @@ def read_cell(
 
     Of a training that failed there are none, and the summary says why: ``failed``. The summary also
     has ``smallest_class``, the training images of the smallest class, where kNN has told it, and
-    ``correct``, by protocol which test images are right (``images.unpack``), where that was kept.
+    ``correct``, by protocol which test images are right (``images.unpack``), and ``geometry``, of
+    ``evaluation.geometry``, where these were kept.
 
     Args:
         folder: of the cell.
@@ -156,8 +157,8 @@ def read_cell(
     for name in EVALUATIONS:
         accuracies |= files[name].get("accuracy", {})
         correct |= files[name].get("correct", {})
-    smallest = files["knn.json"].get("smallest_class")
-    return {**files[SUMMARY], "smallest_class": smallest, "correct": correct}, accuracies
+    more = {name: files["knn.json"].get(name) for name in ("smallest_class", "geometry")}
+    return {**files[SUMMARY], **more, "correct": correct}, accuracies
 
 
 def mismatch(

@@ -12,6 +12,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from eqco.data.packed import dataset_hash, read_manifest
 from eqco.errors import InputError
 from eqco.evaluation.features import Features, extract, percent
+from eqco.evaluation.geometry import geometry
 from eqco.evaluation.knn import knn
 from eqco.evaluation.linear import linear
 from eqco.evaluation.logistic import linear_lbfgs
@@ -139,6 +140,16 @@ def saved(tiny, digits) -> SavedEncoder:
     encoder(torch.rand(64, 1, 8, 8))  # batch-norm statistics that are not the initial ones
     config = tiny.resolve(next(iter(cells(tiny).values())))
     return SavedEncoder(config, dataset_hash(read_manifest(digits)), encoder.state_dict())
+
+
+def test_the_geometry_of_an_encoder_is_the_same_each_time(saved, tiny, digits):
+    cpu = torch.device("cpu")
+    features = extract(saved, digits, device=cpu)
+    numbers = geometry(features, saved, tiny.data, digits, cpu)
+    assert numbers == geometry(features, saved, tiny.data, digits, cpu)
+    assert 0 < numbers["alignment"] < 4
+    assert -8 < numbers["uniformity"] < 0
+    assert 1 < numbers["rank_me"] <= 256
 
 
 def test_features_are_the_frozen_backbones(saved, tiny, digits):

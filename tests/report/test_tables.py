@@ -179,3 +179,18 @@ def test_a_margin_too_large_for_the_exponential_is_an_infinite_alpha():
         seed=0,
     )
     assert cell.effective_alpha == math.inf
+
+
+def test_geometry_is_a_mean_over_seeds_and_leaves_holes_out(accuracies):
+    rows = accuracies[accuracies["protocol"] == accuracies["protocol"].iloc[0]]
+    summaries = [
+        {"geometry": {"alignment": 0.1 * i, "rank_me": 10.0}} if hole == "" else {"missing": "x"}
+        for i, hole in enumerate(rows["hole"])
+    ]
+    table = tables.geometry(accuracies, summaries)
+    key = tables.configuration(accuracies)
+    arm = rows.reset_index(drop=True).groupby(key, sort=False)
+    for (_, group), shown in zip(arm, table["alignment"], strict=True):
+        values = [0.1 * i for i in group.index if group.loc[i, "hole"] == ""]
+        assert shown.split(" ± ")[0] == f"{sum(values) / len(values):.3f}"
+    assert tables.geometry(accuracies, [{} for _ in summaries]).empty

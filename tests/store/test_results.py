@@ -99,7 +99,13 @@ def identity_of(folder) -> dict[str, str]:
 
 def test_a_cell_is_read_with_all_its_accuracies(folder, config):
     summary, accuracies = results.read_cell(folder, config_hash(config), Evaluate())
-    assert summary == {**identity_of(folder), "seconds": 1, "smallest_class": None, "correct": {}}
+    assert summary == {
+        **identity_of(folder),
+        "seconds": 1,
+        "smallest_class": None,
+        "geometry": None,
+        "correct": {},
+    }
     assert accuracies == {"linear": 1.0, "linear-lbfgs": 2.0, "knn": 3.0}
 
 
