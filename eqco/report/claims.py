@@ -1,6 +1,5 @@
 """The comparisons of a study and the verdicts on its claims, computed from its accuracies."""
 
-import math
 from typing import Any
 
 import pandas as pd
@@ -103,7 +102,7 @@ def verdict(claim: "pd.Series[Any]") -> str:
     beyond the bound. All p are those adjusted in the family, at 5 %.
     """
     expected: Expected = claim["expected"]
-    equivalent = (claim["p_equivalence"] or math.nan) < LEVEL
+    equivalent = claim["p_equivalence"] < LEVEL  # NaN, without a bound, is not
     if expected == "equivalent":
         beyond = max(claim["low"], -claim["high"]) > claim["equivalence"]
         return SUPPORTED if equivalent else CONTRADICTED if beyond else UNDECIDED

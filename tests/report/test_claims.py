@@ -72,6 +72,8 @@ def test_p_is_of_the_test_that_would_support_it_by_holm_in_its_family(study, acc
         ("below", 2, 1, 3, 0.01, np.nan, CONTRADICTED),
         ("below", -2, -5, 1, 0.2, np.nan, UNDECIDED),
         ("equivalent", 0.1, -0.2, 0.4, 0.01, 0.01, SUPPORTED),
+        ("equivalent", 0, 0, 0, 0, 0, SUPPORTED),  # arms that are equal in every seed
+        ("above", 0, 0, 0, 1, 0, CONTRADICTED),
         ("equivalent", 2, 1.1, 3, 1, 1, CONTRADICTED),
         ("equivalent", -2, -3, -1.1, 1, 1, CONTRADICTED),
         ("equivalent", 0.9, 0.5, 1.3, 0.4, 0.4, UNDECIDED),  # a difference, perhaps a small one
