@@ -52,13 +52,16 @@ def claims(study: Study, accuracies: pd.DataFrame) -> pd.DataFrame:
     Raises:
         InputError: a claim's values leave no row of its comparison, or several.
     """
-    plain = {
-        comparison.name: comparison.model_copy(update={"correct": "none"})
-        for comparison in study.comparisons
+    by_name = {one.name: one for one in study.comparisons}
+    compared = {
+        name: compare(accuracies, by_name[name].model_copy(update={"correct": "none"}))
+        for name in dict.fromkeys(claim.comparison for claim in study.claims)
     }
     rows = [
-        _row(study, i, claim, compare(accuracies, plain[claim.comparison]))
-        | {"equivalence": plain[claim.comparison].equivalence}
+        {
+            **_row(study, i, claim, compared[claim.comparison]),
+            "equivalence": by_name[claim.comparison].equivalence,
+        }
         for i, claim in enumerate(study.claims)
     ]
     table = pd.DataFrame(rows)
@@ -99,7 +102,7 @@ def verdict(claim: "pd.Series[Any]") -> str:
 
     A direction is supported by a difference in it, and contradicted by one against it or by
     equivalence. Equivalence is supported by its test, and contradicted by an interval that lies
-    beyond the bound. All p are those adjusted in the family, at 5 %.
+    beyond the bound. All p are those adjusted in the family, at 5 %; the interval is not adjusted.
     """
     expected: Expected = claim["expected"]
     equivalent = claim["p_equivalence"] < LEVEL  # NaN, without a bound, is not
