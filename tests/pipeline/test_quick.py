@@ -69,7 +69,11 @@ def test_quick_is_a_study_that_keeps_methods_and_losses(path):
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_a_dry_run_as_it_is(path, project):
     output = snakemake(project, "-n", "--configfile", f"params/{path.name}")
-    assert re.search(rf"^pretrain +{len(cells(load_study(path)))}$", output, re.M)
+    study = load_study(path)
+    count = len(cells(study))
+    if study.select:  # the others are known when these have run
+        count = sum(cell.seed in study.select.seeds for cell in cells(study).values())
+    assert re.search(rf"^pretrain +{count}$", output, re.M)
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,8 @@ def ended(project: Project, slurm: Cluster, *names: str) -> Ended:
     assert set(ids.values()) == set(project.jobs())
     if "killed" in names:
         for job in processes_of(project, ids["killed"]):
-            job.kill()
+            with suppress(psutil.NoSuchProcess):  # it ends with the one before
+                job.kill()
     if slurm.accounting:  # it hears of a job's node a little later
         accounts = ("sacct", "-X", "-n", "-o", "state", "-j", ids["cancelled"])
         wait_until(lambda: "RUNNING" in slurm(*accounts), "accounts")
