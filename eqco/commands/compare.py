@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from eqco.errors import InputError
-from eqco.report import claims, comparisons, figures, forest, tables
+from eqco.report import claims, comparisons, tables
 from eqco.runtime.files import write
 from eqco.store.selection import choose, confirmed
 from eqco.study.claims import Comparison
@@ -53,6 +53,8 @@ def write_own(grid: Grid, results: Path) -> str:
     Raises:
         InputError: the study has no comparisons, or one has nothing to compare.
     """
+    from eqco.report import figures, forest  # matplotlib, which one comparison does not need
+
     study = grid.study
     if not study.comparisons:
         raise InputError(f"{study.study}: comparisons: is missing; name one by --against")

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -99,11 +100,12 @@ def _arms(rows: pd.DataFrame, comparison: Comparison) -> tuple[list[str], dict[K
     axes = [name for name in axes if name not in comparison.pool]
     arms: dict[Key, Arm] = {}
     for key, arm in rows.groupby(axes, sort=False):
-        by_seed = arm.groupby("seed", sort=False)["accuracy"]
-        means = by_seed.agg(lambda values: values.mean(skipna=False))
-        means = means[by_seed.size() == by_seed.size().max()]
+        by_seed: dict[int, list[float]] = {}
+        for seed, accuracy in zip(arm["seed"], arm["accuracy"], strict=True):
+            by_seed.setdefault(int(seed), []).append(float(accuracy))
+        most = max(map(len, by_seed.values()))
         pooled = frozenset(arm[list(comparison.pool)].itertuples(index=False, name=None))
-        by_number = {int(str(seed)): float(mean) for seed, mean in means.items()}
+        by_number = {seed: fmean(some) for seed, some in by_seed.items() if len(some) == most}
         trained = arm.get("losses", pd.Series(None, arm.index))
         losses = frozenset(zip(arm["seed"], trained, strict=True)) if trained.notna().all() else ()
         arms[tuple(key)] = Arm(by_number, pooled, _correct(arm, by_number), frozenset(losses))
