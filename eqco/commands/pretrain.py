@@ -66,8 +66,8 @@ def pretrain_cell(
     folder = state / cell.hash
     checkpoints = Checkpoints(folder, made_by)
     with (
+        stop_on_signals() as stop,  # around the ranks: one that has lost another ends in peace too
         joined(device),
-        stop_on_signals() as stop,
         hold(state / "lock", wait=True) if rank() == 0 else nullcontext(),
     ):
         if not from_rank_0(rank() == 0 and is_finished(folder, made_by)):

@@ -67,6 +67,7 @@ class Resumable:
                 self.checkpoints.save(current)
             self.saved_at = time.perf_counter()
         if number:
+            largest(number)  # the first rank to end has the others killed: rank 0 has to have saved
             raise interrupted(number, step, steps)
 
 
