@@ -40,8 +40,8 @@ def write_comparison(grid: Grid, results: Path, comparison: Comparison) -> str:
 def write_own(grid: Grid, results: Path) -> str:
     """Make the comparisons of a study's file, and decide its claims.
 
-    Writes comparisons.csv, comparisons.md, forest.svg and forest.png, and with claims claims.csv
-    and claims.md.
+    Writes comparisons.csv and .md, forest.svg and .png, and with claims claims.csv, .md, .svg and
+    .png.
 
     Args:
         grid: the study's grid.
@@ -74,6 +74,7 @@ def write_own(grid: Grid, results: Path) -> str:
     told = claims.markdown(decided) + "\n"
     write(results / "claims.csv", decided.to_csv(index=False, float_format=FORMAT))
     write(results / "claims.md", told)
+    figures.save(forest.draw_claims(decided, study.study), results / "claims")
     return f"{told}\n{text}"
 
 

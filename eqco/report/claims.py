@@ -132,7 +132,7 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
             ],
             "protocol": table["protocol"],
             "p, family": table["p_family"].map(p_text),
-            "found with power 0.8": table["detectable"].map("{:.1f}".format),
+            "found with power 0.8": table["detectable"].map("{:.2f}".format),
         }
     )
 

@@ -254,7 +254,7 @@ def markdown(table: pd.DataFrame, comparison: Comparison) -> str:
             "" if math.isnan(low) else f"[{low:+.2f}, {high:+.2f}]".replace("-", "−")
             for low, high in zip(table["low_images"], table["high_images"], strict=True)
         ]
-    shown["found with power 0.8"] = table["detectable"].map(lambda x: f"{x:.1f}" if x == x else "")
+    shown["found with power 0.8"] = table["detectable"].map(lambda x: f"{x:.2f}" if x == x else "")
     shown["verdict"] = table["verdict"]
     if "same_losses" in table:  # what is left is the noise of seeds and rounding
         shown["verdict"] += table["same_losses"].map({True: ", same losses"}).fillna("")

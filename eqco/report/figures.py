@@ -166,7 +166,9 @@ def _k_axis(axis: Axes, rows: pd.DataFrame) -> None:
 def finish(figure: Figure, axes: Any, title: str) -> None:
     """Add the legend of the first panel below, and the title."""
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8)
+    fitting = int(13 * figure.get_figwidth() / (6 + max(map(len, labels), default=0)))
+    columns = min(max(fitting, 1), 3)
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=8)
     figure.suptitle(title)
 
 

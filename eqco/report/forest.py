@@ -1,5 +1,6 @@
-"""A study's comparisons as a figure: differences with intervals, and what is of no interest."""
+"""A study's comparisons and claims as figures: differences with intervals, and their bounds."""
 
+import textwrap
 from collections.abc import Iterable
 from typing import Any
 
@@ -7,24 +8,27 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from eqco.report import figures
+from eqco.report.claims import CONTRADICTED, SUPPORTED, UNDECIDED
 from eqco.report.columns import column
-from eqco.report.lines import COLORS, MARKERS, NAMES, ticks_of
+from eqco.report.lines import COLORS, MARKERS, NAMES, on_test, ticks_of
 from eqco.study.claims import Comparison
 
 ROW = 0.17  # inches per interval
+LOOKS = {SUPPORTED: (COLORS[1], "o"), CONTRADICTED: (COLORS[0], "X"), UNDECIDED: ("0.45", "s")}
 
 
 def draw(comparisons: Iterable[Comparison], tables: dict[str, pd.DataFrame], title: str) -> Any:
     """Draw a panel for each comparison; return the figure, to be saved by ``figures.save``.
 
     A comparison with another K is a curve against K; any other has a row per configuration. Bars
-    are 95 % intervals, the grey band is the equivalence bound.
+    are 95 % intervals, the grey band is the equivalence bound. Protocols on the test images alone.
 
     Args:
         comparisons: of the study.
         tables: theirs, by name, of ``comparisons.compare``.
         title: above the figure.
     """
+    tables = {name: on_test(table).reset_index(drop=True) for name, table in tables.items()}
     drawn = [comparison for comparison in comparisons if comparison.name in tables]
     heights = [
         2.4 if _is_curve(comparison) else 0.7 + ROW * len(tables[comparison.name])
@@ -50,6 +54,45 @@ def draw(comparisons: Iterable[Comparison], tables: dict[str, pd.DataFrame], tit
         figure.legend(
             handles.values(), handles.keys(), loc="outside lower center", ncols=3, fontsize=8
         )
+        figure.suptitle(title)
+        return figure
+
+
+def draw_claims(table: pd.DataFrame, title: str) -> Any:
+    """Draw a row for each claim: its difference, 95 % interval and verdict; return the figure.
+
+    The grey bar behind a row is the bound within which a difference is of no interest.
+
+    Args:
+        table: of ``claims.claims``.
+        title: above the figure.
+    """
+    labels = [textwrap.fill(claim, 52) for claim in table["claim"]]
+    heights = [0.18 + 0.13 * (1 + label.count("\n")) for label in labels]
+    with figures.drawing(1, 1, (7.5, 0.9 + sum(heights))) as (figure, axes):
+        axis, edge, places = axes[0, 0], 0.0, []
+        for row, height in zip(table.itertuples(), heights, strict=True):
+            y, edge = edge + height / 2, edge + height
+            places.append(y)
+            if pd.notna(row.equivalence):
+                bound = [(-row.equivalence, 2 * row.equivalence)]
+                axis.broken_barh(bound, (edge - height, height), color="0.9", zorder=0)
+            color, marker = LOOKS[row.verdict]
+            look = {"color": color, "marker": marker, "markersize": 5, "capsize": 2}
+            error = [[row.difference - row.low], [row.high - row.difference]]
+            axis.errorbar([row.difference], [y], xerr=error, linestyle="none", **look)
+            axis.annotate(
+                row.verdict,
+                (1.01, y),
+                xycoords=("axes fraction", "data"),
+                va="center",
+                color=color,
+                fontsize=8,
+            )
+        axis.axvline(0, color="black", linewidth=0.8)
+        axis.set_yticks(places, labels, fontsize=8)
+        axis.set_ylim(edge, 0)
+        axis.set_xlabel("difference, points, with its 95 % interval")
         figure.suptitle(title)
         return figure
 

@@ -15,7 +15,7 @@ from statsmodels.stats.weightstats import ttost_paired
 
 from eqco.commands.claims import MARKS, stated, write_claims
 from eqco.errors import InputError
-from eqco.report import claims, tables
+from eqco.report import claims, forest, tables
 from eqco.report.claims import CONTRADICTED, SUPPORTED, UNDECIDED, verdict
 from eqco.store.selection import choose, confirmed
 from eqco.study.grid import Grid
@@ -58,6 +58,19 @@ def test_p_is_of_the_test_that_would_support_it_by_holm_in_its_family(study, acc
     family = multipletests(expected, method="holm")[1]
     assert found["p_family"].tolist() == pytest.approx([*family, expected[0]])
     assert found["difference"][1] == pytest.approx((arms[4, "eqco"] - arms[4, "0"]).mean())
+
+
+def test_the_figure_shows_each_claim_with_its_interval_and_verdict(study, accuracies):
+    table = claims.claims(study, accuracies)
+    figure = forest.draw_claims(table, "tiny")
+    (axis,) = figure.axes
+    labels = [label.get_text().replace("\n", " ") for label in axis.get_yticklabels()]
+    assert labels == table["claim"].tolist()
+    assert [text.get_text() for text in axis.texts] == table["verdict"].tolist()
+    shown = [bar.lines[0].get_xdata()[0] for bar in axis.containers]
+    assert shown == table["difference"].tolist()
+    ends = [[x for cap in bar.lines[1] for x in cap.get_xdata()] for bar in axis.containers]
+    assert ends == [pytest.approx([row.low, row.high]) for row in table.itertuples()]
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ MADE = (
 )
 COMPARED = (
     *("comparisons.csv", "comparisons.md", "claims.csv", "claims.md"),
-    *("forest.svg", "forest.png"),
+    *("forest.svg", "forest.png", "claims.svg", "claims.png"),
 )
 
 SELECTED = ("selection.csv", "selection.svg", "selection.png")

@@ -55,7 +55,11 @@ rule table:
             if PLAN.study.comparisons
             else []
         ),
-        claims=["claims.csv", "claims.md"] if PLAN.study.claims else [],
+        claims=(
+            ["claims.csv", "claims.md", "claims.svg", "claims.png"]
+            if PLAN.study.claims
+            else []
+        ),
         metrics="metrics.json",
         provenance=report(
             "provenance.json",
