@@ -46,7 +46,7 @@ bench: $(VENV)/installed
 
 # The tables of claims, with their verdicts, in pages.
 claims: $(VENV)/installed
-	$(BIN)/python -m eqco claims results/README.md docs/experiment.md
+	$(BIN)/python -m eqco claims results/README.md docs/findings.md
 
 # The API reference, from the docstrings: docs/api/index.html.
 docs: $(VENV)/installed

@@ -70,25 +70,24 @@ def draw_claims(table: pd.DataFrame, title: str) -> Any:
     labels = [textwrap.fill(claim, 52) for claim in table["claim"]]
     heights = [0.18 + 0.13 * (1 + label.count("\n")) for label in labels]
     with figures.drawing(1, 1, (7.5, 0.9 + sum(heights))) as (figure, axes):
-        axis, edge, places = axes[0, 0], 0.0, []
-        for row, height in zip(table.itertuples(), heights, strict=True):
+        axis: Axes = axes[0, 0]
+        edge, places = 0.0, []
+        for row, height in zip(table.to_dict("records"), heights, strict=True):
             y, edge = edge + height / 2, edge + height
             places.append(y)
-            if pd.notna(row.equivalence):
-                bound = [(-row.equivalence, 2 * row.equivalence)]
-                axis.broken_barh(bound, (edge - height, height), color="0.9", zorder=0)
-            color, marker = LOOKS[row.verdict]
-            look = {"color": color, "marker": marker, "markersize": 5, "capsize": 2}
-            error = [[row.difference - row.low], [row.high - row.difference]]
-            axis.errorbar([row.difference], [y], xerr=error, linestyle="none", **look)
-            axis.annotate(
-                row.verdict,
-                (1.01, y),
-                xycoords=("axes fraction", "data"),
-                va="center",
-                color=color,
-                fontsize=8,
-            )
+            if pd.notna(bound := row["equivalence"]):
+                axis.broken_barh([(-bound, 2 * bound)], (edge - height, height), color="0.9")
+            color, marker = LOOKS[row["verdict"]]
+            look: dict[str, Any] = {"color": color, "marker": marker, "markersize": 5, "capsize": 2}
+            middle = row["difference"]
+            error = [[middle - row["low"]], [row["high"] - middle]]
+            axis.errorbar([middle], [y], xerr=error, linestyle="none", **look)
+            beside: dict[str, Any] = {
+                "xycoords": ("axes fraction", "data"),
+                "va": "center",
+                "fontsize": 8,
+            }
+            axis.annotate(row["verdict"], (1.01, y), color=color, **beside)
         axis.axvline(0, color="black", linewidth=0.8)
         axis.set_yticks(places, labels, fontsize=8)
         axis.set_ylim(edge, 0)

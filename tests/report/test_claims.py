@@ -22,7 +22,7 @@ from eqco.study.grid import Grid
 from eqco.study.load import load_study, parse_study
 
 STUDIES = sorted(ROOT.glob("params/*.yaml"))
-PAGES = [ROOT / "results" / "README.md", ROOT / "docs" / "experiment.md"]
+PAGES = [ROOT / "results" / "README.md", ROOT / "docs" / "findings.md"]
 CLAIM = {"claim": "It is.", "source": "a test", "comparison": "eqco", "protocol": "knn"}
 CHANGES = {
     "grid.0.negatives": [1, 4, 16],
