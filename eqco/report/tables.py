@@ -58,7 +58,7 @@ def read_study(
             summary = {"missing": str(error)}
         hole = next((name for name in HOLES if summary.get(name)), "")
         summaries.append(summary)
-        row = _configuration(cell.cell, grid)
+        row, lost = _configuration(cell.cell, grid), losses(summary)
         for protocol in grid.study.protocols:
             rows.append(
                 {
@@ -68,7 +68,7 @@ def read_study(
                     "accuracy": math.nan if hole else accuracies[protocol],
                     "hole": hole,
                     "correct": summary.get("correct", {}).get(protocol),
-                    "losses": losses(summary),
+                    "losses": lost,
                 }
             )
     return pd.DataFrame(rows), summaries

@@ -9,6 +9,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import from_json  # twice as fast as json
+
 from eqco.errors import InputError
 from eqco.runtime.files import write
 from eqco.store.cells import FILES, Files, mismatch, read_files
@@ -58,7 +60,7 @@ def read_kept(results: Path) -> dict[str, Files]:
         return {}
     for number, line in enumerate(lines, start=1):
         try:
-            files: dict[str, Any] = json.loads(line)
+            files: dict[str, Any] = from_json(line)
             kept[files.pop("cell")] = {name: dict(files[name]) for name in FILES}
         except (ValueError, KeyError, TypeError, AttributeError):
             raise InputError(
