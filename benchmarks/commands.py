@@ -1,4 +1,4 @@
-"""Seconds that a person waits for a command that trains nothing: ``--help``, ``status``, ``compare``.
+"""Seconds that a person waits for a command that trains nothing: help, status, a comparison.
 
 The last two are of a study of 1,000 cells of 200 epochs, all finished; the comparison reads their
 archive. Prints one JSON line: wall
