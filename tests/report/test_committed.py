@@ -9,7 +9,7 @@ import pytest
 import yaml
 from helpers import ROOT
 
-from eqco.commands import cli
+from eqco.commands import studies
 from eqco.store import archive as kept
 from eqco.store.cells import SUMMARY
 from eqco.store.selection import needed
@@ -63,11 +63,11 @@ def test_tables_and_figures_are_what_the_code_makes_of_the_kept_cells(study, tmp
     monkeypatch.chdir(ROOT)
     committed = ROOT / "results" / study
     shutil.copy(committed / kept.KEPT, tmp_path)
-    cli.table(Path("params", f"{study}.yaml"), tmp_path)
+    studies.table(Path("params", f"{study}.yaml"), tmp_path)
     study_file = load_study(ROOT / "params" / f"{study}.yaml")
     names = [*MADE, *COMPARED * bool(study_file.comparisons), *SELECTED * bool(study_file.select)]
     if study_file.select:
-        cli.select(Path("params", f"{study}.yaml"), tmp_path)
+        studies.select(Path("params", f"{study}.yaml"), tmp_path)
     for name in names:
         assert (tmp_path / name).read_bytes() == (committed / name).read_bytes(), name
     tracked = git("ls-files", f"results/{study}").stdout.split()
@@ -78,7 +78,7 @@ def test_tables_and_figures_are_what_the_code_makes_of_the_kept_cells(study, tmp
 def test_the_report_can_be_made_of_the_kept_cells(study, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     shutil.copy(ROOT / "results" / study / kept.KEPT, tmp_path)
-    cli.report(Path("params", f"{study}.yaml"), tmp_path)
+    studies.report(Path("params", f"{study}.yaml"), tmp_path)
     page = (tmp_path / "report.html").read_text()
     count = json.loads((ROOT / "results" / study / "provenance.json").read_text())["cells"]
     assert f"{count} cells" in page

@@ -7,7 +7,7 @@ import pytest
 import torch
 from helpers import ROOT, cells
 
-from eqco.commands import cli
+from eqco.commands import studies
 from eqco.errors import InputError
 from eqco.methods import build
 from eqco.networks.encoder import Encoder
@@ -100,7 +100,7 @@ def test_images_to_validate_are_not_trained_on(tmp_path):
     assert cost.pairs == 5 * 200 * (1_231_167 // 256 * 256)
     assert ("storage", "about 37 GB of JPEGs") in lines(cost)
     with pytest.raises(InputError, match=r"data.validation: 50000: the data has 50000 training im"):
-        cli.plan(study, 50_000, SPEEDS)
+        studies.plan(study, 50_000, SPEEDS)
 
 
 def test_equal_hours_are_one_line():

@@ -22,7 +22,7 @@ from helpers import (
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
-from eqco.commands import cli
+from eqco.commands import steps, studies
 from eqco.report.page import render
 from eqco.study.grid import Grid
 from eqco.study.load import load_study
@@ -47,9 +47,9 @@ def study_file(tmp_path_factory, digits) -> Path:
     file.write_text(yaml.safe_dump(with_values(values, {"pretrain.epochs": 2})))
     for cell in cells(load_study(file)):
         folder = root / "results" / "tiny" / "cells" / cell
-        cli.pretrain(file, cell, digits, folder, root / "state" / cell, threads=1)
-        cli.linear_eval(file, folder / "encoder.safetensors", digits, folder / "linear.json")
-        cli.knn_eval(file, folder / "encoder.safetensors", digits, folder / "knn.json")
+        steps.pretrain(file, cell, digits, folder, root / "state" / cell, threads=1)
+        steps.linear_eval(file, folder / "encoder.safetensors", digits, folder / "linear.json")
+        steps.knn_eval(file, folder / "encoder.safetensors", digits, folder / "knn.json")
     (root / "results" / "tiny" / "cells" / MISSING / "knn.json").unlink()
     return file
 
@@ -57,7 +57,7 @@ def study_file(tmp_path_factory, digits) -> Path:
 @pytest.fixture(scope="module")
 def page_file(study_file) -> Path:
     results = study_file.parents[1] / "results" / "tiny"
-    cli.report(study_file, results, PUBLISHED)
+    studies.report(study_file, results, PUBLISHED)
     return results / "report.html"
 
 
@@ -247,7 +247,7 @@ def page_summary(study_file: Path) -> Path:
 def test_equal_files_give_equal_bytes(page_file, study_file, monkeypatch):
     """From another folder too, with relative paths, as Snakemake calls it."""
     monkeypatch.chdir(page_file.parent)
-    cli.report(Path("../../params/tiny.yaml"), Path(), PUBLISHED)
+    studies.report(Path("../../params/tiny.yaml"), Path(), PUBLISHED)
     again = page_file.read_text()
     monkeypatch.undo()
     assert render(Grid(load_study(study_file)), page_file.parent, study_file, PUBLISHED) == again
@@ -265,7 +265,7 @@ def test_published_numbers_stand_beside_ours_with_the_difference(tmp_path):
 
 def test_a_study_without_cells_is_all_holes(browser, study_file, tmp_path):
     results = tmp_path / "results" / "tiny"
-    cli.report(study_file, results, PUBLISHED)
+    studies.report(study_file, results, PUBLISHED)
     with opened(browser, results / "report.html") as page:
         assert page.get_by_text("9 of them are holes").is_visible()
         assert page.locator("#against-simo").get_by_text("✕").count() == 5

@@ -14,7 +14,7 @@ import yaml
 from helpers import TINY, cells, make_up_cells, with_values
 
 from eqco import forkserver
-from eqco.commands import cli
+from eqco.commands import steps
 from eqco.report.status import RECENT, Status, duration, read, time_left
 from eqco.runtime.lock import hold
 from eqco.store.archive import KEPT
@@ -174,7 +174,7 @@ def test_an_evaluation_runs_while_its_log_is_new(study_file, digits, tmp_path):
     values = with_values(yaml.safe_load(study_file.read_text()), {"pretrain.epochs": 1})
     study_file.write_text(yaml.safe_dump(values))
     folder = tmp_path / "cells" / FIRST
-    cli.pretrain(study_file, FIRST, digits, folder)
+    steps.pretrain(study_file, FIRST, digits, folder)
     study = load_study(study_file)
     assert of(study, tmp_path)[FIRST].detail == "trained, not evaluated"
     (folder / "linear.log").touch()
