@@ -15,7 +15,7 @@ import vl_convert
 import yaml
 
 from eqco.errors import InputError
-from eqco.report import charts, claims, forest, selection, tables
+from eqco.report import charts, claims, forest, noise, selection, tables
 from eqco.report.columns import column, configuration, shown
 from eqco.report.lines import lines_of, on_test
 from eqco.store import provenance
@@ -94,6 +94,7 @@ def render(grid: Grid, results: Path, source: Path, published: Path) -> str:
         histories=_histories(accuracies, named, summaries, limit),
         thinned=limit if epochs[-1] > limit else None,
         table=rows,
+        notes=[*tables.notes(study, summaries), *noise.notes(accuracies)],
         commit=_commit(made_by["made_by"]) if made_by else None,
         source=os.path.relpath(source.resolve(), results.resolve().parents[1]),
         made_by=made_by,

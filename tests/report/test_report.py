@@ -263,6 +263,15 @@ def test_published_numbers_stand_beside_ours_with_the_difference(tmp_path):
     assert float(difference) == pytest.approx(float(ours) - 82.6)
 
 
+def test_below_the_table_stands_what_noise_alone_does(browser, tmp_path):
+    file = ROOT / "params" / "methods-fashion-mnist.yaml"
+    shutil.copy(ROOT / "results" / file.stem / "cells.jsonl", tmp_path)
+    studies.report(file, tmp_path, PUBLISHED)
+    with opened(browser, tmp_path / "report.html") as page:
+        told = page.get_by_role("region", name="Accuracies").locator("xpath=..").inner_text()
+    assert "have the same losses in every epoch: their accuracies differ by seeds and" in told
+
+
 def test_a_study_without_cells_is_all_holes(browser, study_file, tmp_path):
     results = tmp_path / "results" / "tiny"
     studies.report(study_file, results, PUBLISHED)
