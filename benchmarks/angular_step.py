@@ -1,0 +1,91 @@
+"""Radians by which a step turns the weights, with a loss and with 0.3 times it.
+
+In equilibrium the weights before a batch norm turn by √(2 lr wd / (1 + μ)) per step, whatever the
+size of the loss (arXiv 2006.08419). SGD with weight decay reaches it in (1 − μ) / (4 lr wd) steps.
+DCL is trained on digits for 200 steps, with a rate and decay that need 10, and with some that need
+25,000. Prints one JSON line per setting, over the middle of the training: the angle, its ratio to
+the prediction, and the ratio of the angles with 0.3 times the loss and with the loss.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from benchmarks._measure import DEMO, ROOT, arguments, packed, report
+from eqco.report import figures
+from eqco.report.lines import COLORS
+from eqco.study.grid import Grid
+from eqco.study.load import parse_study
+from eqco.training.loop import pretrain
+
+SCALE, EPOCHS = 0.3, 40
+MIDDLE = slice(EPOCHS // 2, EPOCHS * 3 // 4)  # later the cosine outruns the equilibrium
+SETTINGS = {"in equilibrium": (0.05, 0.05), "far from it": (0.01, 1e-4)}  # lr, weight decay
+LOSSES = {"DCL": {"margins": ["inf"]}, f"DCL × {SCALE}": {"losses": ["dcl-constant"]}}
+MOMENTUM = 0.9
+
+
+def angles(lr: float, decay: float, loss: dict[str, Any], seeds: int, data: Path) -> np.ndarray:
+    """The angular step at each epoch's end, by seed (seeds, EPOCHS); the demo at K = 4."""
+    values = yaml.safe_load((ROOT / DEMO).read_text())
+    values["pretrain"] |= {"lr": lr, "weight_decay": decay, "epochs": EPOCHS, "momentum": MOMENTUM}
+    values["loss"] = {"constant": SCALE}
+    block = {"methods": ["simo"], "negatives": [4], "margins": [0], "seeds": list(range(seeds))}
+    grid = Grid(parse_study(values | {"grid": [block | loss]}, "angular_step"))
+    histories = [
+        pretrain(grid.study.of(one.cell), one.cell, data, device=torch.device("cpu"))[1]
+        for one in grid.cells.values()
+    ]
+    return np.array([[entry["angular_step"] for entry in history] for history in histories])
+
+
+def predicted(lr: float, decay: float) -> np.ndarray:
+    """The angle in equilibrium at each epoch's end (EPOCHS,), as a cosine lowers the rate."""
+    rates = lr * (1 + np.cos(np.pi * np.arange(1, EPOCHS + 1) / EPOCHS)) / 2
+    return np.sqrt(2 * rates * decay / (1 + MOMENTUM))
+
+
+def main() -> None:
+    parser = arguments(__doc__, n=3, threads=1)
+    parser.add_argument("--figure", type=Path, help="path of the figure without .svg and .png")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    study = parse_study(yaml.safe_load((ROOT / DEMO).read_text()), str(DEMO))
+    found: dict[str, list[np.ndarray]] = {}
+    with packed(study.data) as data:
+        for setting, (lr, decay) in SETTINGS.items():
+            found[setting] = [angles(lr, decay, loss, options.n, data) for loss in LOSSES.values()]
+            whole, part = (each[:, MIDDLE] for each in found[setting])
+            of_predicted = whole / predicted(lr, decay)[MIDDLE]
+            values = {"angle": whole, "of_predicted": of_predicted, "scaled": part / whole}
+            medians = {name: list(np.median(each, axis=1)) for name, each in values.items()}
+            where = {"setting": setting, "lr": lr, "weight_decay": decay, "epochs": EPOCHS}
+            report({**where, "unit": "rad", "scale": SCALE}, medians)
+    if options.figure:
+        draw(found, options.figure)
+
+
+def draw(found: dict[str, list[np.ndarray]], stem: Path) -> None:
+    """Draw each loss's angles (seeds, EPOCHS), median and range, and what is predicted."""
+    epochs = range(1, EPOCHS)  # the last ends at a rate of 0
+    with figures.drawing(1, len(found), (8, 3.2)) as (figure, axes):
+        for axis, (setting, several) in zip(axes[0], found.items(), strict=True):
+            lr, decay = SETTINGS[setting]
+            for color, name, each in zip(COLORS, LOSSES, several, strict=False):
+                seen = each[:, :-1]
+                axis.plot(epochs, np.median(seen, axis=0), color=color, label=name)
+                axis.fill_between(epochs, seen.min(0), seen.max(0), color=color, alpha=0.2)
+            axis.plot(epochs, predicted(lr, decay)[:-1], "k--", label="√(2 lr wd / (1 + μ))")
+            axis.set_title(f"lr {lr}, weight decay {decay}: {setting}", fontsize=9)
+            axis.set_yscale("log")
+            axis.set_xlabel("epoch")
+        axes[0, 0].set_ylabel("turn of the weights per step [rad]")
+        figures.finish(figure, axes, "The size of the loss counts only before the equilibrium")
+        figures.save(figure, stem)
+
+
+if __name__ == "__main__":
+    main()
