@@ -28,11 +28,8 @@ MADE = (
     *("table.csv", "table.md", "summary.md", "metrics.json", "provenance.json"),
     *("negatives.svg", "negatives.png"),
 )
-COMPARED = (
-    *("comparisons.csv", "comparisons.md", "claims.csv", "claims.md"),
-    *("forest.svg", "forest.png", "claims.svg", "claims.png"),
-)
-
+COMPARED = ("comparisons.csv", "comparisons.md", "forest.svg", "forest.png")
+CLAIMED = ("claims.csv", "claims.md", "claims.svg", "claims.png")
 SELECTED = ("selection.csv", "selection.svg", "selection.png")
 
 each_study = pytest.mark.parametrize("study", COMMITTED)
@@ -65,7 +62,12 @@ def test_tables_and_figures_are_what_the_code_makes_of_the_kept_cells(study, tmp
     shutil.copy(committed / kept.KEPT, tmp_path)
     studies.table(Path("params", f"{study}.yaml"), tmp_path)
     study_file = load_study(ROOT / "params" / f"{study}.yaml")
-    names = [*MADE, *COMPARED * bool(study_file.comparisons), *SELECTED * bool(study_file.select)]
+    names = [
+        *MADE,
+        *COMPARED * bool(study_file.comparisons),
+        *CLAIMED * bool(study_file.claims),
+        *SELECTED * bool(study_file.select),
+    ]
     if study_file.select:
         studies.select(Path("params", f"{study}.yaml"), tmp_path)
     for name in names:
