@@ -17,16 +17,17 @@ from eqco.store.cells import read_json
 from eqco.study.load import load_study
 from eqco.study.study import Study
 
-# of all studies, or of one
+# of all studies, or of those named: <!-- claims of one, another: written by eqco claims -->
 MARKS = re.compile(
-    r"(<!-- claims(?: of (?P<study>\S+))?: written by eqco claims -->\n).*?(<!-- claims end -->)",
+    r"(<!-- claims(?: of (?P<studies>[^:]+))?: written by eqco claims -->\n).*?"
+    r"(<!-- claims end -->)",
     re.S,
 )
 CELLS = "cells.jsonl"
 
 
 def write_claims(params: Path, results: Path, pages: list[Path]) -> None:
-    """Write the table of claims, of all studies or of the one named, between a page's marks.
+    """Write the table of claims, of all studies or of those named, between a page's marks.
 
     Args:
         params: the folder of study files.
@@ -41,7 +42,9 @@ def write_claims(params: Path, results: Path, pages: list[Path]) -> None:
     for page in pages:
 
         def block(marks: re.Match[str], page: Path = page) -> str:
-            of_page = [row for row in rows if marks["study"] in (None, row["study"])]
+            names = marks["studies"]
+            order = names.split(", ") if names else [study.study for _, study in studies]
+            of_page = [row for name in order for row in rows if row["study"] == name]
             return f"{marks[1]}\n{_table(of_page, results, page)}\n\n{marks[3]}"
 
         text, count = MARKS.subn(block, page.read_text(encoding="utf-8"))
