@@ -23,7 +23,7 @@ from snakemake_interface_executor_plugins.settings import CommonSettings, Execut
 from submitit import AutoExecutor, Job
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-from snakemake_executor_plugin_submitit.clusters import CLUSTERS, State
+from snakemake_executor_plugin_submitit.clusters import CLUSTERS, State, why
 from snakemake_executor_plugin_submitit.command import Outcome, RunCommand
 from snakemake_executor_plugin_submitit.digests import Digests
 from snakemake_executor_plugin_submitit.left_behind import ClusterJobs, LeftBehind
@@ -285,12 +285,12 @@ class Executor(RemoteExecutor):
     # The end
 
     def cancel_jobs(self, active_jobs: list[SubmittedJobInfo]) -> None:
-        # active_jobs lacks the jobs whose states are being queried
-        ids = {one.id for info in self.unfinished.values() for one in _watched(info)}
+        # active_jobs lacks the jobs whose states are being queried; another thread finishes some
+        ids = {one.id for info in list(self.unfinished.values()) for one in _watched(info)}
         try:
             self.cluster.cancel(ids)
         except (OSError, subprocess.SubprocessError) as error:
-            self.logger.error(f"jobs may still run, scancel failed: {error}")
+            self.logger.error(f"jobs may still run, scancel failed: {why(error)}")
             return
         for id_ in ids:
             self.records.remove(id_)

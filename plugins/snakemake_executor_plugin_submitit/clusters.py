@@ -11,10 +11,7 @@ from typing import Protocol
 import psutil
 from submitit.slurm.slurm import SlurmInfoWatcher
 
-ACTIVE = {
-    *("PENDING", "CONFIGURING", "RUNNING", "SUSPENDED", "STOPPED", "RESIZING", "SIGNALING"),
-    *("COMPLETING", "STAGE_OUT", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT"),
-}
+# the states of a job that has ended: a newer SLURM may have more for one that has not
 ENDINGS = {
     "BOOT_FAIL": "was given a node that did not start",
     "CANCELLED": "was cancelled",
@@ -28,6 +25,7 @@ ENDINGS = {
 }
 # reasons for which a pending job waits until somebody acts
 STUCK = re.compile(r"held|JobHold|JobHeld|Never|BadConstraints|InvalidQOS|InvalidAccount", re.I)
+FIELDS = "JobID,State,Reason,NodeList"
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class State:
 
     @property
     def active(self) -> bool:
-        return self.name in ACTIVE
+        return self.name not in ENDINGS
 
     @property
     def stuck(self) -> bool:
@@ -59,7 +57,7 @@ class Cluster(Protocol):
         """The states of the jobs that the scheduler knows; None if it does not answer."""
 
     def cancel(self, ids: Collection[str]) -> None:
-        """Cancel queued and running jobs."""
+        """Cancel queued and running jobs; raises OSError or SubprocessError if that fails."""
 
 
 class Slurm:
@@ -72,13 +70,27 @@ class Slurm:
         self.accounting = probe.returncode == 0
 
     def states(self, ids: Collection[str]) -> dict[str, State] | None:
-        # an array has one id
-        arrays = ",".join(sorted({id_.split("_")[0] for id_ in ids}))
-        fields = "JobID,State,Reason,NodeList"
-        if self.accounting:
-            command = ["sacct", "-X", "-P", "-o", fields, "-j", arrays]
-        else:
-            command = ["squeue", "-r", "-t", "all", "-h", "-o", "%i|%T|%r|%N", "-j", arrays]
+        if not self.accounting:
+            return self._queued(ids)
+        known = self._accounted(ids)
+        if known is None or not (missing := set(ids) - known.keys()):
+            return known
+        # accounting may be behind, and shortens the list of an array's pending jobs
+        queued = self._queued(missing)
+        if queued is None:
+            return dict.fromkeys(missing, State("UNKNOWN")) | known
+        return queued | known
+
+    def _accounted(self, ids: Collection[str]) -> dict[str, State] | None:
+        return self._ask(["sacct", "-X", "-P", "-o", FIELDS], ids, head="")
+
+    def _queued(self, ids: Collection[str]) -> dict[str, State] | None:
+        command = ["squeue", "-r", "-t", "all", "-h", "-o", "%i|%T|%r|%N"]
+        return self._ask(command, ids, head=FIELDS.replace(",", "|") + "\n")
+
+    def _ask(self, command: list[str], ids: Collection[str], head: str) -> dict[str, State] | None:
+        arrays = ",".join(sorted({id_.split("_")[0] for id_ in ids}))  # an array has one id
+        command = [*command, "-j", arrays]
         try:
             done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
         except (OSError, subprocess.TimeoutExpired):  # no memory to fork, or a file system is away
@@ -86,10 +98,9 @@ class Slurm:
         if done.returncode != 0:
             unknown = "Invalid job id" in done.stderr  # squeue's error if it knows none of the jobs
             return {} if unknown else None
-        lines = done.stdout if self.accounting else fields.replace(",", "|") + "\n" + done.stdout
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            jobs = SlurmInfoWatcher().read_info(lines)
+            jobs = SlurmInfoWatcher().read_info(head + done.stdout)
         return {
             # "CANCELLED by 0"
             id_: State(info["State"].split()[0], info["Reason"], info["NodeList"])
@@ -98,8 +109,9 @@ class Slurm:
         }
 
     def cancel(self, ids: Collection[str]) -> None:
-        if ids:
-            subprocess.run(["scancel", *ids], check=False, timeout=120)
+        if ids:  # quiet: it is no error that a job has ended
+            command = ["scancel", "--quiet", *ids]
+            subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
 
 
 class Local:
@@ -122,6 +134,12 @@ class Local:
         except psutil.Error:
             pass
         return None
+
+
+def why(error: Exception) -> str:
+    """The reason why a program of the scheduler failed, in one line."""
+    told = error.stderr if isinstance(error, subprocess.CalledProcessError) else ""
+    return " ".join((told or str(error)).split())
 
 
 CLUSTERS: dict[str, type[Cluster]] = {"slurm": Slurm, "local": Local}

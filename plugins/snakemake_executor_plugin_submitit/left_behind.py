@@ -1,12 +1,13 @@
 """Jobs of a Snakemake that has died, which the next one adopts."""
 
+import subprocess
 from dataclasses import dataclass
 from logging import Logger
 from pathlib import Path
 
 from snakemake_interface_executor_plugins.jobs import JobExecutorInterface
 
-from snakemake_executor_plugin_submitit.clusters import Cluster, State
+from snakemake_executor_plugin_submitit.clusters import Cluster, why
 from snakemake_executor_plugin_submitit.digests import Digests, members
 from snakemake_executor_plugin_submitit.records import Record
 from snakemake_executor_plugin_submitit.watched import Watched
@@ -46,7 +47,7 @@ class LeftBehind:
         states = cluster.states([record.id for record in records]) if records else {}
         for record in records:
             # if the scheduler does not answer, all of them may be alive
-            if states is None or states.get(record.id, State("UNKNOWN")).active:
+            if states is None or (record.id in states and states[record.id].active):
                 self.records |= dict.fromkeys(record.outputs, record)
                 self.watched[record.id] = Watched(record.id, folder, alive=states is not None)
 
@@ -63,7 +64,10 @@ class LeftBehind:
         for id_ in stale:
             self.watched[id_].stale = True
             self.logger.info(f"{id_}, of a Snakemake that is gone, {CANCELLED_BY_US}")
-        self.cluster.cancel(stale)
+        try:
+            self.cluster.cancel(stale)
+        except (OSError, subprocess.SubprocessError) as error:  # then its end is waited for
+            self.logger.error(f"{', '.join(stale)}: scancel failed: {why(error)}")
         return ClusterJobs([self.watched[id_] for id_ in earlier], len(matches) == len(outputs))
 
     def _is_stale(self, record: Record, job: JobExecutorInterface) -> bool:

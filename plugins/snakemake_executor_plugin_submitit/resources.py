@@ -49,17 +49,20 @@ def parameters(job: JobExecutorInterface) -> dict[str, Any]:
     memory = job.resources.get("mem_mb")
     if isinstance(memory, int):  # Snakemake's default may not be decided yet
         values["mem_gb"] = memory / 1024  # SLURM's M is 2^20 bytes
+    # from 22.05 to 23.02 SLURM's srun does not inherit it
+    values["slurm_srun_args"] = [f"--cpus-per-task={values.get('cpus_per_task', 1)}"]
     if values.get("nodes", 1) > 1:
         # Snakemake runs once, on the first node; its command reaches the others by srun
-        values["slurm_srun_args"] = ["--nodes=1", "--ntasks=1"]
+        values["slurm_srun_args"] += ["--nodes=1", "--ntasks=1"]
     options: dict[str, Any] = {}
     for option in shlex.split(str(job.resources.get("slurm_extra") or "")):
         key, equals, value = option.partition("=")
         allowed = "sbatch's long options, as in '--exclusive --mail-type=FAIL'"
         _refuse_if(not key.startswith("--"), name, "slurm_extra", option, allowed)
         options[key.removeprefix("--")] = value if equals else True
-    if options:
-        values["slurm_additional_parameters"] = options
+    if "no-requeue" not in options:
+        options["requeue"] = True  # a site's default may be that no job is
+    values["slurm_additional_parameters"] = options
     return values
 
 

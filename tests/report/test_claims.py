@@ -206,9 +206,7 @@ def test_the_claims_of_a_page_are_what_the_results_say(page, tmp_path):
 def test_a_block_may_be_of_several_studies_in_their_order(tmp_path):
     page = tmp_path / "page.md"
     names = "equilibrium, batch-cpu"
-    page.write_text(
-        f"<!-- claims of {names}: written by eqco claims -->\nx\n<!-- claims end -->\n"
-    )
+    page.write_text(f"<!-- claims of {names}: written by eqco claims -->\nx\n<!-- claims end -->\n")
     write_claims(ROOT / "params", ROOT / "results", [page])
     rows = [line for line in page.read_text().splitlines() if "comparisons.md" in line]
     assert ["equilibrium" in row for row in rows] == [True] * 4 + [False]

@@ -1,5 +1,10 @@
 """Faults that one job, or one round of questions, has to bear, not the grid."""
 
+import os
+import re
+import signal
+from pathlib import Path
+
 import pytest
 from project import Project
 
@@ -56,3 +61,77 @@ def test_a_sacct_that_cannot_be_started_is_asked_again(tmp_path, monkeypatch, fa
     sacct.write_text(SACCT)
     sacct.chmod(0o755)
     assert cluster.states(["7"]) == {"7": State("RUNNING", "None", "n1")}
+
+
+def programs(folder: Path, **scripts: str) -> Path:
+    """A folder with SLURM's programs, as far as they are given, as shell scripts."""
+    folder.mkdir(exist_ok=True)
+    for name, script in scripts.items():
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name).chmod(0o755)
+    return folder
+
+
+ACCOUNTED = "echo 'JobID|State|Reason|NodeList'"
+
+
+def test_a_job_that_accounting_does_not_know_yet_is_looked_for_in_the_queue(tmp_path, monkeypatch):
+    squeue = "echo '8|RUNNING|None|n1'"
+    folder = programs(tmp_path, sacct=f"{ACCOUNTED}; echo '7|COMPLETED|None|n1'", squeue=squeue)
+    monkeypatch.setenv("PATH", str(folder))
+    cluster = Slurm()
+    running, completed = (State(name, "None", "n1") for name in ("RUNNING", "COMPLETED"))
+    assert cluster.states(["7", "8"]) == {"7": completed, "8": running}
+    programs(tmp_path, squeue="echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
+    assert cluster.states(["7", "8"]) == {"7": completed}
+    programs(tmp_path, squeue="exit 1")  # no controller: it is not known to have ended
+    assert cluster.states(["7", "8"])["8"].active
+
+
+def test_pending_jobs_of_an_array_with_holes_are_found(tmp_path, monkeypatch):
+    """sacct abbreviates what is left: 123_[0-998:2%256]."""
+    sacct = f"{ACCOUNTED}; echo '123_[0-998:2%256]|PENDING|Priority|'"
+    squeue = 'for i in 0 2 4; do echo "123_$i|PENDING|Priority|"; done'
+    monkeypatch.setenv("PATH", str(programs(tmp_path, sacct=sacct, squeue=squeue)))
+    states = Slurm().states(["123_0", "123_4"])
+    assert {states[id_].name for id_ in ("123_0", "123_4")} == {"PENDING"}
+
+
+@pytest.mark.parametrize("name", ["EXPEDITING", "RESV_DEL_HOLD", "REVOKED", "?"])
+def test_a_state_that_a_newer_slurm_has_is_no_end(name):
+    assert State(name).active
+    assert not State("TIMEOUT").active
+
+
+def test_a_scancel_that_fails_leaves_the_records(tmp_path):
+    """And what was submitted asks for requeues, and gives its step its CPUs."""
+    project = Project(tmp_path)
+    project.write(
+        """
+        rule toy:
+            output: "out"
+            threads: 3
+            shell: "touch {output}"
+        """
+    )
+    refused = "echo 'scancel: error: Unable to contact slurm controller' >&2; exit 1"
+    folder = programs(
+        tmp_path / "bin",
+        sbatch='cp "$1" submitted.sh; echo Submitted batch job 7',
+        sacct=f"{ACCOUNTED}; echo '7|RUNNING|None|n1'",
+        scancel=refused,
+        srun="exit 0",
+    )
+    project.environment = {**project.environment, "PATH": f"{folder}:{os.environ['PATH']}"}
+    try:
+        process = project.start("--cores", "3")
+        project.wait_until(lambda: (tmp_path / ".snakemake/submitit/7.json").exists(), "the record")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 1
+    finally:
+        project.end()
+    assert "scancel failed: scancel: error: Unable to contact slurm controller" in project.log
+    assert (tmp_path / ".snakemake/submitit/7.json").exists()
+    script = (tmp_path / "submitted.sh").read_text()
+    assert "#SBATCH --requeue\n" in script
+    assert re.search(r"^srun .*--cpus-per-task=3 ", script, re.M)
