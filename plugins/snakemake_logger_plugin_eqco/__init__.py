@@ -88,7 +88,7 @@ class LogHandler(LogHandlerBase):
         """Count the cells that a checkpoint has added: each needs a job of every needed rule."""
         more = (jobs - self.jobs) // max(len(self.needed), 1)
         if more > 0:
-            self.jobs = jobs
+            self.jobs, self.printed_end = jobs, False
             self.needed = Counter({rule: count + more for rule, count in self.needed.items()})
             self.progress.update(self.task, total=max(self.needed.values()))
 
