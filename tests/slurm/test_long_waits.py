@@ -136,7 +136,8 @@ def test_a_job_that_does_not_stop_in_time_is_told(deaf, vanished, slurm):
     wait_until(lambda: (project.folder / "told").exists(), "USR2")
     with suppress(subprocess.CalledProcessError):  # on a slow machine its time is over already
         slurm("scontrol", "update", f"jobid={a_job(project)}", "endtime=now")
-    assert process.wait(timeout=120) == 1
+    project.wait_until(lambda: process.poll() is not None, "its end")
+    assert process.poll() == 1
     assert "ran out of time (resource runtime) on n" in project.log
 
 
