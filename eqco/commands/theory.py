@@ -10,8 +10,8 @@ from eqco.data.augmentation import Augmentation
 from eqco.data.packed import load, read_manifest
 from eqco.data.validation import to_validate
 from eqco.errors import InputError
+from eqco.losses.similarities import l2_normalize
 from eqco.losses.theory import curves
-from eqco.methods.base import l2_normalize
 from eqco.networks.encoder import Encoder
 from eqco.report import figures
 from eqco.runtime.files import write

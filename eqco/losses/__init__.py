@@ -9,12 +9,16 @@ from eqco.losses.family import (
     macl,
     weight,
 )
+from eqco.losses.modules import DCLLoss, DualTemperatureLoss, EqCoLoss
 from eqco.losses.shared_negatives import SharedNegatives
 from eqco.losses.siglip import siglip
 from eqco.losses.similarities import Negatives
 from eqco.losses.sogclr import SogCLR
 
 __all__ = [
+    "DCLLoss",
+    "DualTemperatureLoss",
+    "EqCoLoss",
     "Negatives",
     "SharedNegatives",
     "SogCLR",

@@ -2,7 +2,9 @@
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from eqco.losses.sampling import skip_own
 from eqco.losses.shared_negatives import SharedNegatives
 
 Negatives = Tensor | SharedNegatives
@@ -36,6 +38,30 @@ def scaled_positive(positive: Tensor, negatives: Negatives, temperature: float |
         )
     tau = temperature if isinstance(temperature, Tensor) else above_zero(temperature)
     return positive.to(torch.promote_types(positive.dtype, torch.float32)) / tau
+
+
+def l2_normalize(x: Tensor) -> Tensor:
+    """Scale the rows of x (N, D) to length 1, in float32 or better."""
+    return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)))
+
+
+def of_both_views(z: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
+    """Similarities of all 2N views as anchors, SimCLR's: with the other view, with other images'.
+
+    Args:
+        z: unit embeddings (2N, D), those of view 1 first.
+        column: the negatives of each anchor (2N, K), in 0 … 2(N − 1) − 1: columns 0 … N − 2 are
+            view 1 of the other images, the rest view 2.
+
+    Returns:
+        s0 (2N,) and s_1 … s_K (2N, K), with gradient on both sides.
+    """
+    n = len(z) // 2
+    s = z @ z.T  # (2N, 2N)
+    view, image = column // (n - 1), column % (n - 1)
+    own = torch.arange(2 * n, device=s.device) % n  # (2N,)
+    positive = torch.cat([s.diagonal(n), s.diagonal(-n)])  # (2N,)
+    return positive, s.gather(1, view * n + skip_own(image, own))
 
 
 def first(negatives: Negatives, k: int) -> Negatives:

@@ -4,10 +4,10 @@ import copy
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from eqco.losses import Negatives
 from eqco.losses.sampling import sample, skip_own
+from eqco.losses.similarities import l2_normalize
 from eqco.networks.encoder import Encoder
 from eqco.runtime.ranks import gather, share
 from eqco.study.cell import Cell
@@ -121,11 +121,6 @@ class MomentumContrastive(Contrastive):
         order = torch.randperm(len(batch), generator=generator, device=view.device)
         shuffled = gather(self.key_encoder(share()(batch[order])))  # (N, D)
         return l2_normalize(shuffled)[order.argsort()]
-
-
-def l2_normalize(x: Tensor) -> Tensor:
-    """Scale the rows of x (N, D) to length 1, in float32 or better."""
-    return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)))
 
 
 def concatenate(*directions: tuple[Tensor, Tensor]) -> Similarities:

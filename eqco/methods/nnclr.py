@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from eqco.methods.base import Contrastive, Similarities, concatenate, l2_normalize
+from eqco.losses.similarities import l2_normalize
+from eqco.methods.base import Contrastive, Similarities, concatenate
 from eqco.methods.queue import Queue
 from eqco.networks.encoder import Encoder, projector
 from eqco.study.cell import Cell

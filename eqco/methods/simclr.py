@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from eqco.losses.sampling import sample, skip_own
+from eqco.losses.sampling import sample
+from eqco.losses.similarities import of_both_views
 from eqco.methods.base import Contrastive, Similarities
 
 
@@ -17,10 +18,5 @@ class SimCLR(Contrastive):
     def forward(self, view1: Tensor, view2: Tensor, generator: torch.Generator) -> Similarities:
         (z,) = self.queries(self.embed(torch.cat([view1, view2])))  # (2N, D)
         n = len(z) // 2
-        s = z @ z.T  # (2N, 2N)
         column = sample(2 * n, 2 * (n - 1), self.k, generator, shared=self.shared)  # (2N, K)
-        # columns 0 … N − 2 are view 1 of the other images, the rest view 2
-        view, image = column // (n - 1), column % (n - 1)
-        own = torch.arange(2 * n, device=s.device) % n  # (2N,)
-        positive = torch.cat([s.diagonal(n), s.diagonal(-n)])  # (2N,)
-        return positive, s.gather(1, view * n + skip_own(image, own))
+        return of_both_views(z, column)
