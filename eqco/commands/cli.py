@@ -2,9 +2,11 @@
 
 import sys
 from collections.abc import Callable
+from typing import Annotated
 
 import typer
 
+from eqco import __version__
 from eqco.commands import steps, studies
 from eqco.errors import InputError, Interrupted
 
@@ -22,6 +24,22 @@ COMMANDS: tuple[Callable[..., None], ...] = (
 )
 for command in COMMANDS:
     app.command()(command)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"eqco {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version"),
+    ] = False,
+) -> None:
+    pass
 
 
 def main() -> None:

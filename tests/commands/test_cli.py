@@ -15,7 +15,7 @@ import yaml
 from helpers import TINY, eqco, fails, with_values
 from typer.testing import CliRunner
 
-from eqco import forkserver
+from eqco import __version__, forkserver
 from eqco.commands import cli
 from eqco.store.cells import read_encoder, save_encoder
 
@@ -28,6 +28,10 @@ def test_help_names_every_command():
     text = eqco("--help").stdout
     for command in COMMANDS:
         assert command in text
+
+
+def test_the_version():
+    assert eqco("--version").stdout == f"eqco {__version__}\n"
 
 
 @pytest.mark.parametrize("command", COMMANDS)

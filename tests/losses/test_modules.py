@@ -224,5 +224,6 @@ def test_a_wheel_without_its_dependencies_gives_the_losses_beside_torch(tmp_path
     done = run("import eqco.losses\n" + lines, python, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stderr
     assert str(packages) in done.stdout
+    assert (packages / "eqco" / "py.typed").exists()
     refused = run("import pydantic", python, cwd=tmp_path, env=environment)
     assert "ModuleNotFoundError" in refused.stderr  # so it is torch alone

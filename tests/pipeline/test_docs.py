@@ -27,6 +27,7 @@ from dvc.cli.parser import get_main_parser
 from helpers import ROOT, TINY, idx, with_values
 from snakemake.cli import get_argument_parser
 
+import eqco
 from eqco.commands.cli import app
 from eqco.data.sources import FASHION_MNIST_FILES
 from eqco.errors import InputError
@@ -330,4 +331,4 @@ def test_the_api_reference_has_a_text_for_everything_public():
 def test_the_citation_is_of_this_version():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     about = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert (citation["version"], citation["license"]) == (about["version"], about["license"])
+    assert (citation["version"], citation["license"]) == (eqco.__version__, about["license"])
