@@ -15,11 +15,11 @@ demo: $(VENV)/installed
 # Every kind of check; test-slow: further cases of some.
 PYTEST = PATH="$$PATH:/usr/sbin" $(BIN)/pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder --durations 10
 
-test: $(VENV)/installed
+test: $(VENV)/installed-test
 	sh .ci/packages.sh slurm chromium
 	$(PYTEST) -m "not slow"
 
-test-slow: $(VENV)/installed
+test-slow: $(VENV)/installed-test
 	sh .ci/packages.sh slurm chromium
 	$(PYTEST) -m slow
 
@@ -33,7 +33,7 @@ slurm-up: $(VENV)/installed
 slurm-down: $(VENV)/installed
 	$(BIN)/python tests/slurm/cluster.py down $(SLURM)
 
-lint: $(VENV)/installed
+lint: $(VENV)/installed-lint
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/snakefmt --check Snakefile workflow
@@ -41,7 +41,7 @@ lint: $(VENV)/installed
 	$(BIN)/lint-imports
 
 # Measure this machine: benchmarks/results/<date>-<machine>.json and .md; half an hour, alone.
-bench: $(VENV)/installed
+bench: $(VENV)/installed-test
 	$(BIN)/python -m benchmarks machine
 
 # The tables of claims, with their verdicts, in pages.
@@ -49,11 +49,11 @@ claims: $(VENV)/installed
 	$(BIN)/python -m eqco claims results/README.md docs/findings.md
 
 # The API reference, from the docstrings: docs/api/index.html.
-docs: $(VENV)/installed
+docs: $(VENV)/installed-docs
 	$(BIN)/pdoc --docformat google --output-directory docs/api eqco \
 		snakemake_executor_plugin_submitit snakemake_logger_plugin_eqco
 
-format: $(VENV)/installed
+format: $(VENV)/installed-lint
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 	$(BIN)/snakefmt Snakefile workflow
@@ -66,5 +66,11 @@ params/schema.json: $(wildcard eqco/study/*.py) $(VENV)/installed
 $(VENV)/installed: pyproject.toml constraints.txt
 	@sh .ci/python.sh $(PYTHON)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --constraint constraints.txt --editable .
+	@touch $@
+
+# Tools of a dependency group of pyproject.toml; pip knows --group since 25.1.
+$(VENV)/installed-%: $(VENV)/installed
+	$(BIN)/pip install --quiet --constraint constraints.txt 'pip>=25.1'
+	$(BIN)/pip install --constraint constraints.txt --group $*
 	@touch $@

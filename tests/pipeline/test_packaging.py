@@ -1,0 +1,79 @@
+"""The dependency sets of pyproject.toml are what is imported, and constraints.txt pins them."""
+
+import ast
+import re
+import sys
+import tomllib
+from collections.abc import Iterable
+from importlib.metadata import packages_distributions
+
+import pytest
+from helpers import ROOT
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ABOUT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+OWN = {
+    path.stem for place in (".", "plugins", "tests", "tests/*") for path in ROOT.glob(f"{place}/*")
+}
+# not imported: pandas imports tabulate, and DVC is a command
+COMMANDS = {"tabulate", "dvc"}
+
+
+def names(requirements: Iterable[str]) -> set[str]:
+    return {canonicalize_name(Requirement(text).name) for text in requirements}
+
+
+def group(name: str) -> set[str]:
+    entries = ABOUT["dependency-groups"][name]
+    included = [group(entry["include-group"]) for entry in entries if isinstance(entry, dict)]
+    return names(entry for entry in entries if isinstance(entry, str)).union(*included)
+
+
+def imported(*folders: str) -> set[str]:
+    """The distributions that the source below some folders imports, at any place."""
+    modules = set()
+    for folder in folders:
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Import):
+                    modules |= {alias.name for alias in node.names}
+                elif isinstance(node, ast.ImportFrom) and not node.level:
+                    modules.add(node.module)
+    top = {module.partition(".")[0] for module in modules} - sys.stdlib_module_names - OWN
+    known = packages_distributions()
+    return {canonicalize_name(known[name][0]) for name in top}
+
+
+DEPENDENCIES = names(ABOUT["project"]["dependencies"])
+GROUPS = ("test", "lint", "docs")
+
+
+def test_the_dependencies_are_what_the_package_and_the_plugins_import():
+    assert imported("eqco", "plugins") == DEPENDENCIES - COMMANDS
+
+
+def test_tests_import_the_dependencies_and_their_group_alone():
+    assert imported("tests") <= DEPENDENCIES | group("test")
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_no_tool_is_a_dependency(name):
+    assert not group(name) & DEPENDENCIES
+
+
+def test_every_version_is_pinned():
+    lines = re.findall(r"^([^#=\s]+)==", (ROOT / "constraints.txt").read_text(), re.M)
+    assert DEPENDENCIES.union(*map(group, GROUPS)) <= set(map(canonicalize_name, lines))
+
+
+def test_make_demo_installs_no_group():
+    rules = dict(
+        re.findall(r"^(\S+): \$\(VENV\)/(installed\S*)$", (ROOT / "Makefile").read_text(), re.M)
+    )
+    assert rules["demo"] == "installed"
+    found = {target: rules[target] for target in ("test", "test-slow", "lint", "docs")}
+    assert found == {
+        **{"test": "installed-test", "test-slow": "installed-test"},
+        **{"lint": "installed-lint", "docs": "installed-docs"},
+    }
