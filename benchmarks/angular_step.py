@@ -20,6 +20,7 @@ from eqco.report.lines import COLORS
 from eqco.study.grid import Grid
 from eqco.study.load import parse_study
 from eqco.training.loop import pretrain
+from eqco.training.step import learning_rate
 
 SCALE, EPOCHS = 0.3, 40
 MIDDLE = slice(EPOCHS // 2, EPOCHS * 3 // 4)  # later the cosine outruns the equilibrium
@@ -44,8 +45,8 @@ def angles(lr: float, decay: float, loss: dict[str, Any], seeds: int, data: Path
 
 def predicted(lr: float, decay: float) -> np.ndarray:
     """The angle in equilibrium at each epoch's end (EPOCHS,), as a cosine lowers the rate."""
-    rates = lr * (1 + np.cos(np.pi * np.arange(1, EPOCHS + 1) / EPOCHS)) / 2
-    return np.sqrt(2 * rates * decay / (1 + MOMENTUM))
+    rates = [learning_rate(epoch, EPOCHS, 0, lr) for epoch in range(1, EPOCHS + 1)]
+    return np.sqrt(2 * np.array(rates) * decay / (1 + MOMENTUM))
 
 
 def main() -> None:

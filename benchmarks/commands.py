@@ -1,11 +1,9 @@
 """Seconds that a person waits for a command that trains nothing: help, status, a comparison.
 
 The last two are of a study of 1,000 cells of 200 epochs, all finished; the comparison reads their
-archive. Prints one JSON line: wall
-seconds, and seconds of a processor.
+archive. Prints one JSON line: wall seconds, and seconds of a processor.
 """
 
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -41,14 +39,12 @@ def main() -> None:
         file, results = Path(folder, "study.yaml"), Path(folder, "results")
         file.write_text(yaml.safe_dump(study.model_dump(mode="json")))
         make_up_cells(study, results)
-        archive = results / "cells.jsonl"
-        kept = Path(folder, "kept")
-        kept.mkdir()
-        shutil.copy(archive, kept)
         for path, files in read_kept(results).items():
             for name, values in files.items():
                 write_json(results / "cells" / path / name, values)
-        archive.unlink()
+        kept = Path(folder, "kept")
+        kept.mkdir()
+        (results / "cells.jsonl").rename(kept / "cells.jsonl")
         compare = ["compare", str(file), "--results", str(kept), "--against", "margin=0"]
         commands = {
             "help": ["--help"],

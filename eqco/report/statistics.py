@@ -52,7 +52,7 @@ class Estimate:
         """
         critical = special.stdtrit(self.df, 0.975) ** 2
         noncentrality = special.ncfdtrinc(1, self.df, 1 - power, critical)
-        return float(math.sqrt(noncentrality)) * self.error
+        return math.sqrt(noncentrality) * self.error
 
 
 def paired(differences: np.ndarray) -> Estimate:

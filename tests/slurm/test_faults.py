@@ -39,30 +39,6 @@ def test_a_result_that_cannot_be_read_fails_its_job_alone(tmp_path):
         project.end()
 
 
-SACCT = """#!/bin/sh
-echo 'JobID|State|Reason|NodeList'
-echo '7|RUNNING|None|n1'
-"""
-
-
-@pytest.mark.parametrize("fault", [b"\0", None], ids=["cannot be executed", "is away"])
-def test_a_sacct_that_cannot_be_started_is_asked_again(tmp_path, monkeypatch, fault):
-    sacct = tmp_path / "sacct"
-    sacct.write_text(SACCT)
-    sacct.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    cluster = Slurm()
-    if fault is None:
-        sacct.rename(tmp_path / "away")
-    else:
-        sacct.write_bytes(fault)
-    assert cluster.states(["7"]) is None
-    sacct.unlink(missing_ok=True)
-    sacct.write_text(SACCT)
-    sacct.chmod(0o755)
-    assert cluster.states(["7"]) == {"7": State("RUNNING", "None", "n1")}
-
-
 def programs(folder: Path, **scripts: str) -> Path:
     """A folder with SLURM's programs, as far as they are given, as shell scripts."""
     folder.mkdir(exist_ok=True)
@@ -73,6 +49,22 @@ def programs(folder: Path, **scripts: str) -> Path:
 
 
 ACCOUNTED = "echo 'JobID|State|Reason|NodeList'"
+
+
+@pytest.mark.parametrize("fault", [b"\0", None], ids=["cannot be executed", "is away"])
+def test_a_sacct_that_cannot_be_started_is_asked_again(tmp_path, monkeypatch, fault):
+    script = f"{ACCOUNTED}; echo '7|RUNNING|None|n1'"
+    sacct = programs(tmp_path, sacct=script) / "sacct"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    cluster = Slurm()
+    if fault is None:
+        sacct.rename(tmp_path / "away")
+    else:
+        sacct.write_bytes(fault)
+    assert cluster.states(["7"]) is None
+    sacct.unlink(missing_ok=True)
+    programs(tmp_path, sacct=script)
+    assert cluster.states(["7"]) == {"7": State("RUNNING", "None", "n1")}
 
 
 def test_a_job_that_accounting_does_not_know_yet_is_looked_for_in_the_queue(tmp_path, monkeypatch):
