@@ -90,7 +90,7 @@ def test_a_quick_run_from_images_to_table(path, project):
     print(f"{path.stem}: {len(cells(small))} cells in {time.monotonic() - start:.0f} s")
     folder = project / "results" / small.study
     table = pd.read_csv(folder / "table.csv")
-    assert len(table) == len(cells(small)) * len(small.evaluate.protocols)
+    assert len(table) == len(cells(small)) * len(small.protocols)
     assert table["mean"].between(0, 100).all()
     shutil.rmtree(folder / "cells")  # ResNet-50s
 
