@@ -109,8 +109,9 @@ def load(file: Path, config: dict[str, Any], root: Path, *, main: bool) -> Plan:
         file: the study file.
         config: Snakemake's configuration: the file's values, and ``quick``.
         root: folder of the project.
-        main: whether this is Snakemake's main process, which writes the file of a quick study and
-            checks the records of finished cells.
+        main: whether this is Snakemake's main process, which compares the file with the
+            configuration, writes the file of a quick study and checks the records of finished
+            cells. Its jobs need not: they are many, and the grid may be large.
 
     Raises:
         InputError: the study is wrong or is not the configuration, or a file of the results is
@@ -119,7 +120,7 @@ def load(file: Path, config: dict[str, Any], root: Path, *, main: bool) -> Plan:
     source = os.path.relpath(file)
     study = load_study(Path(source))
     values = {key: value for key, value in config.items() if key != "quick"}
-    if parse_study(values, source) != study:
+    if main and parse_study(values, source) != study:
         raise InputError(
             f"{source}: the jobs read this file alone: "
             "write there what --config or another --configfile says"

@@ -76,7 +76,8 @@ def stand_ins(grid: Grid, results: Path) -> dict[str, Files]:
     A cell whose parameters or evaluation settings have changed is left out. Arguments as for
     ``finished``. Raises InputError.
     """
-    kept = read_kept(results)
+    if not (kept := read_kept(results)):
+        return {}
     return {
         path: kept[path]
         for path, cell in grid.cells.items()

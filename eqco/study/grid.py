@@ -1,7 +1,7 @@
-"""The grid of a study: its cells with their paths, configurations and hashes, computed once."""
+"""The grid of a study: its cells with their paths, configurations and hashes."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -17,8 +17,19 @@ class GridCell:
 
     path: str  # method~simo/negatives~16/margin~eqco/seed~0
     cell: Cell
-    config: dict[str, Any]  # the study resolved for this cell
-    hash: str  # 16 hex digits of the configuration
+    study: Study = field(compare=False, repr=False)
+
+    # each of a cluster's jobs has the grid, and needs these of one cell
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The study resolved for this cell."""
+        return self.study.resolve(self.cell)
+
+    @cached_property
+    def hash(self) -> str:
+        """16 hexadecimal digits of the configuration."""
+        return config_hash(self.config)
 
 
 class Grid:
@@ -35,11 +46,7 @@ class Grid:
     @cached_property
     def cells(self) -> dict[str, GridCell]:
         """The cells by path, e.g. ``method~simo/negatives~16/margin~eqco/seed~0``."""
-        by_path = {}
-        for _, path, cell in self.study.places:
-            config = self.study.resolve(cell)
-            by_path[path] = GridCell(path, cell, config, config_hash(config))
-        return by_path
+        return {path: GridCell(path, cell, self.study) for _, path, cell in self.study.places}
 
     def only(self, paths: Iterable[str]) -> "Grid":
         """The grid with these of its cells alone, in its own order."""
