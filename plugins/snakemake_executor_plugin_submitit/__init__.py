@@ -8,10 +8,11 @@ its time ends or it is preempted. Jobs of a Snakemake that has died are adopted 
 import asyncio
 import json
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,49 +20,24 @@ from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
 from snakemake_interface_executor_plugins.jobs import JobExecutorInterface
-from snakemake_interface_executor_plugins.settings import CommonSettings, ExecutorSettingsBase
-from submitit import AutoExecutor, Job
-from submitit.core.utils import FailedJobError, FailedSubmissionError
+from snakemake_interface_executor_plugins.settings import CommonSettings
 
 from snakemake_executor_plugin_submitit.clusters import CLUSTERS, State, why
-from snakemake_executor_plugin_submitit.command import Outcome, RunCommand
+from snakemake_executor_plugin_submitit.command import RunCommand
 from snakemake_executor_plugin_submitit.digests import Digests
 from snakemake_executor_plugin_submitit.left_behind import ClusterJobs, LeftBehind
-from snakemake_executor_plugin_submitit.records import Record, Records
 from snakemake_executor_plugin_submitit.resources import parameters
+from snakemake_executor_plugin_submitit.runs import Run, array_of, earlier_runs
+from snakemake_executor_plugin_submitit.settings import ExecutorSettings as ExecutorSettings
+from snakemake_executor_plugin_submitit.submission import Refused, Submission, Wait
 from snakemake_executor_plugin_submitit.watched import Watched
 
 FOLDER = ".snakemake/submitit"
-SUBMISSION_TRIES = 6  # while slurmctld is down: waits 5 + 10 + ... + 80 s
-
-
-@dataclass
-class ExecutorSettings(ExecutorSettingsBase):
-    """The options ``--submitit-…`` of the command line."""
-
-    cluster: str = field(
-        default="slurm",
-        metadata={"help": "slurm, or local (processes on this machine)."},
-    )
-    array_size: int = field(
-        default=1000,
-        metadata={"help": "Maximum number of jobs in one array: SLURM's MaxArraySize minus one."},
-    )
-    array_parallelism: int = field(
-        default=256, metadata={"help": "Maximum number of jobs of one array that run at once."}
-    )
-    signal_seconds: int = field(
-        default=90,
-        metadata={
-            "help": "Seconds before the time limit at which SLURM signals a job to save its state."
-        },
-    )
-    requeues: int = field(
-        default=100,
-        metadata={
-            "help": "Maximum number of requeues of a job, after time limits and preemptions."
-        },
-    )
+SLOWER, SLOWEST = 1.5, 6  # the scheduler is asked more and more rarely while no job ends
+MARGIN = 600  # seconds that clocks may differ by, when accounting is asked for what ended lately
+# an enclosing job's, which sbatch would pass on
+ENCLOSING = ("SLURM_", "SLURMD_", "SBATCH_", "SRUN_", "PMI_", "PMIX_", "SUBMITIT_")
+OF_THE_SITE = ("SLURM_CONF", "SLURM_CLUSTERS", "SLURM_TIME_FORMAT", "SUBMITIT_PREEMPT_SIGNAL")
 
 
 common_settings = CommonSettings(
@@ -70,38 +46,60 @@ common_settings = CommonSettings(
     job_deploy_sources=False,
     pass_default_storage_provider_args=True,
     pass_default_resources_args=True,
-    pass_envvar_declarations_to_cmd=True,
+    pass_envvar_declarations_to_cmd=False,  # sbatch passes them on; a command line is public
     auto_deploy_default_storage_provider=False,
     init_seconds_before_status_checks=1,
 )
 
 
 class Executor(RemoteExecutor):
-    """The executor: it submits, watches and cancels jobs."""
+    """The executor: it submits, watches and cancels jobs.
+
+    Snakemake's thread hands jobs over (``run_jobs``); the thread that checks them submits them, so
+    that neither waits for a slow scheduler.
+    """
 
     def __post_init__(self) -> None:
+        # the thread that checks jobs has begun; a cluster may take seconds to say what it is
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.awake = asyncio.Event()
+        self.cancelled = self.stopping = False
         settings = self.workflow.executor_settings
         if settings.cluster not in CLUSTERS:
             raise WorkflowError(
                 f"--submitit-cluster: {settings.cluster}: must be {', '.join(CLUSTERS)}"
             )
-        self.folder = Path(FOLDER).absolute()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.records = Records(self.folder)
+        for name in [name for name in os.environ if name.startswith(ENCLOSING)]:
+            if name not in OF_THE_SITE:
+                del os.environ[name]
+        folder = Path(FOLDER).absolute()
+        try:
+            self.cluster = CLUSTERS[settings.cluster]()
+            self.run = Run.start(folder, settings.cluster)
+            self.submission = Submission(
+                run=self.run,
+                cluster=self.cluster,
+                logger=self.logger,
+                array_size=settings.array_size,
+                parallelism=settings.array_parallelism,
+                signal_seconds=settings.signal_seconds,
+            )
+            self.submission.submitter()  # raises if there is no such cluster here
+        except (OSError, RuntimeError) as error:
+            raise WorkflowError(f"--submitit-cluster: {settings.cluster}: {error}") from None
+        self.earlier = {run.folder: run for run in earlier_runs(folder, but=self.run)}
         self.digests = Digests(self.workflow.persistence)
         self.left_behind: LeftBehind | None = None  # read at the first submission
         self.unfinished: dict[JobExecutorInterface, SubmittedJobInfo] = {}
         self.warned: set[str] = set()
-        try:
-            self.cluster = CLUSTERS[settings.cluster]()
-            self._submitter()  # raises if there is no such cluster here
-        except (OSError, RuntimeError) as error:
-            raise WorkflowError(f"--submitit-cluster: {settings.cluster}: {error}") from None
-
-    def _submitter(self) -> AutoExecutor:
-        cluster = self.workflow.executor_settings.cluster
-        # RunCommand counts requeues, after time limits and preemptions alike: submitit need not
-        return AutoExecutor(self.folder, cluster=cluster, **{f"{cluster}_max_num_timeout": 10**6})
+        self.answered = self.run.started  # when the scheduler was last asked with success
+        self.next_question, self.pause = 0.0, 0.0
+        base = self.next_seconds_between_status_checks
+        if self.cluster.forgets < 2 * base:
+            self.logger.warning(
+                f"SLURM forgets a job {self.cluster.forgets} s after its end (MinJobAge): "
+                f"--seconds-between-status-checks {base}: should be at most half of that"
+            )
 
     def get_job_args(self, job: JobExecutorInterface, **kwargs: Any) -> str:
         arguments: str = super().get_job_args(job, **kwargs)
@@ -116,145 +114,160 @@ class Executor(RemoteExecutor):
         self.run_jobs([job])
 
     def run_jobs(self, jobs: list[JobExecutorInterface]) -> None:
-        if self.left_behind is None:
-            name = self.workflow.executor_settings.cluster
-            records = [record for record in self.records if record.cluster == name]
-            self.left_behind = LeftBehind(
-                records, self.digests, self.cluster, self.folder, self.logger
-            )
-        fresh = []
         for job in jobs:
             self.run_job_pre(job)
-            earlier = self.left_behind.take(job)
-            if earlier.watched:
-                ids = ", ".join(sorted(watched.id for watched in earlier.watched))
-                self.logger.info(f"{job.name}: waits for {ids}, of a Snakemake that is gone")
-                self._report(_info(job, ids, earlier))
-            else:
-                fresh.append(job)
-        for info in self._submit(fresh):
-            self._report(info)
-
-    def _report(self, info: SubmittedJobInfo) -> None:
-        self.unfinished[info.job] = info
-        self.report_job_submission(info)
+            self.unfinished[job] = info = SubmittedJobInfo(job, None, {"jobs": None})
+            self.report_job_submission(info, register_job=False)
+        self._wake()
 
     # Submission
 
-    def _submit(self, jobs: list[JobExecutorInterface]) -> list[SubmittedJobInfo]:
+    def _submit(self, waiting: list[SubmittedJobInfo]) -> None:
         """Submit jobs, those with equal parameters as one array; report errors."""
-        alike: dict[str, list[JobExecutorInterface]] = {}
-        for job in jobs:
-            try:
-                key = json.dumps(parameters(job), sort_keys=True)
-            except WorkflowError as error:
-                self._fail(SubmittedJobInfo(job), str(error))
-            else:
-                alike.setdefault(key, []).append(job)
-        size = self.workflow.executor_settings.array_size
-        submitted = []
-        for key, members in alike.items():
-            for chunk in (members[i : i + size] for i in range(0, len(members), size)):
-                submitted += self._submit_array(chunk, json.loads(key))
-        return submitted
-
-    def _submit_array(
-        self, jobs: list[JobExecutorInterface], resources: dict[str, Any]
-    ) -> list[SubmittedJobInfo]:
         settings = self.workflow.executor_settings
-        submitter = self._submitter()  # a new one, since parameters accumulate
-        local = settings.cluster == "local"
-        commands = [
-            RunCommand(
-                self.format_job_exec(job),
-                os.getcwd(),
-                settings.requeues,
-                # submitit hides GPUs from local jobs, or gives all of them the same
-                {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES")} if local else {},
+        if self.left_behind is None:
+            if not self.cluster.is_known():  # an earlier run's jobs may be another cluster's
+                message = "submission: the scheduler does not answer; jobs wait until it does"
+                self._warn_once("submission", message)
+                return
+            self.run.settle(self.cluster.where)
+            self.left_behind = LeftBehind(
+                [*self.earlier.values()], self.digests, self.cluster, settings.cluster, self.logger
             )
-            for job in jobs
+            self._delete_old_logs()
+        alike: dict[str, list[SubmittedJobInfo]] = {}
+        for info in waiting:
+            try:
+                if self._adopt(info, self.left_behind):
+                    continue
+                signal_seconds = settings.signal_seconds * (settings.cluster == "slurm")
+                key = json.dumps(parameters(info.job, signal_seconds), sort_keys=True)
+            except WorkflowError as error:
+                self._fail(info, str(error))
+            else:
+                alike.setdefault(key, []).append(info)
+        self.left_behind.cancel_stale()
+        try:
+            for key, members in alike.items():
+                while members and not self.cancelled:
+                    count = self.submission.size
+                    self._submit_array(members[:count], json.loads(key))
+                    members = members[count:]
+        except Wait as error:
+            self._warn_once("submission", f"submission: {error}")
+        else:
+            self.warned.discard("submission")
+        if self.cancelled:  # while it was submitted
+            self.cancel_jobs([])
+
+    def _adopt(self, info: SubmittedJobInfo, left_behind: LeftBehind) -> bool:
+        """Leave a job to those of a dead Snakemake that are making it; whether there are some."""
+        earlier = left_behind.take(info.job)
+        if not earlier.watched:
+            return False
+        ids = ", ".join(sorted(watched.id for watched in earlier.watched))
+        self.logger.info(f"{info.job.name}: waits for {ids}, of a Snakemake that is gone")
+        self._watch(info, ids, earlier)
+        return True
+
+    def _submit_array(self, members: list[SubmittedJobInfo], resources: dict[str, Any]) -> None:
+        settings = self.workflow.executor_settings
+        # submitit hides GPUs from local jobs, or gives all of them the same
+        local = settings.cluster == "local"
+        gpus = {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES")} if local else {}
+        commands = [
+            RunCommand(self.format_job_exec(info.job), os.getcwd(), settings.requeues, gpus)
+            for info in members
         ]
         # digests before submission: a later change makes the job stale, not its outputs wrong
-        makes = [self.digests.of(job) for job in jobs]
+        outputs = [self.digests.of(info.job) for info in members]
+        if settings.setup:
+            resources["slurm_setup"] = [settings.setup]
         try:
-            submitter.update_parameters(
-                **resources,
-                slurm_array_parallelism=settings.array_parallelism,
-                slurm_signal_delay_s=settings.signal_seconds,
-            )
-            submitted = self._patiently(submitter, commands)
-        except (FailedJobError, FailedSubmissionError, OSError, ValueError, RuntimeError) as error:
-            why = _sbatch_line(str(error))
-            for job in jobs:
-                self._fail(SubmittedJobInfo(job), f"{job.name}: was not submitted: {why}")
-            return []
-        infos = []
-        for job, one, outputs in zip(jobs, submitted, makes, strict=True):
-            self.records.add(Record(settings.cluster, one.job_id, outputs))
-            watched = Watched(one.job_id, self.folder, one)
-            infos.append(_info(job, one.job_id, ClusterJobs([watched], complete=True)))
-        return infos
+            name, ids = self.submission.submit(commands, outputs, resources, _comment(members))
+        except Refused as error:
+            for info in members:
+                self._fail(info, f"{info.job.name}: was not submitted: {error}")
+            return
+        for info, id_ in zip(members, ids, strict=True):
+            watched = Watched(id_, name, self.run.folder)
+            self._watch(info, id_, ClusterJobs([watched], complete=True))
 
-    def _patiently(self, submitter: AutoExecutor, commands: list[RunCommand]) -> list[Job[Outcome]]:
-        """Submit, and retry while no controller can be reached, as during its restart."""
-        for attempt in range(SUBMISSION_TRIES):
-            try:
-                return submitter.submit_array(commands)
-            except (FailedJobError, FailedSubmissionError) as error:
-                # after other errors the jobs may have been submitted
-                if "Unable to contact slurm controller" not in str(error):
-                    raise
-                if attempt + 1 == SUBMISSION_TRIES:
-                    raise
-                seconds = 5 * 2**attempt
-                self.logger.warning(f"sbatch reaches no controller; again in {seconds} s")
-                time.sleep(seconds)
-        raise AssertionError
+    def _watch(self, info: SubmittedJobInfo, ids: str, jobs: ClusterJobs) -> None:
+        info.external_jobid, info.aux = ids, {"jobs": jobs}
+        info.job.register(external_jobid=ids)
 
     # Watching
 
     async def check_active_jobs(
         self, active_jobs: list[SubmittedJobInfo]
     ) -> AsyncGenerator[SubmittedJobInfo, None]:
+        self.loop = asyncio.get_running_loop()
         if not active_jobs:
             return
-        ids = {watched.id for info in active_jobs for watched in _watched(info)}
-        async with self.status_rate_limiter:
-            states = await asyncio.to_thread(self.cluster.states, ids)
-        if states is None:
-            self._warn_once("silent", "the scheduler does not answer; its jobs go on")
-        else:
-            self.warned.discard("silent")
-        again = []
+        waiting = [info for info in active_jobs if not _watched(info)]
+        due = self.submission.is_due(len(waiting), len(active_jobs) - len(waiting))
+        if due and not self.cancelled:
+            await asyncio.to_thread(self._submit, waiting)
+        submitted = [info for info in active_jobs if _watched(info)]
+        await self._ask(submitted)
         for info in active_jobs:
-            for watched in _watched(info):
-                self._look(watched, states)
-            if any(watched.ending is None for watched in _watched(info)):
+            if info.job not in self.unfinished:
+                continue  # it was refused
+            if not _watched(info) or any(watched.ending is None for watched in _watched(info)):
                 yield info
             elif _cluster_jobs(info).complete and not any(one.is_void for one in _watched(info)):
                 self._finish(info)
             else:
                 self._forget(info)
-                again.append(info.job)
-        for info in self._submit(again):
-            self.unfinished[info.job] = info
-            info.job.register(external_jobid=info.external_jobid)
-            yield info
+                info.external_jobid, info.aux = None, {"jobs": None}
+                yield info
 
-    def _look(self, watched: Watched, states: dict[str, State] | None) -> None:
-        """Check whether a job has ended."""
-        if watched.ending is None:
-            watched.ask(self.workflow.executor_settings.requeues)
-        if watched.ending is None and states is not None:
-            state = states.get(watched.id)
-            watched.hear(state, self.workflow.execution_settings.latency_wait)
-            if state is not None and state.stuck:
-                message = f"{watched.id} waits until somebody acts: {state.reason}"
-                self._warn_once(watched.id, message)
+    async def _ask(self, submitted: list[SubmittedJobInfo]) -> None:
+        """Look for the outcomes of jobs; now and then, ask the scheduler for the others' states."""
+        settings = self.workflow.executor_settings
+        jobs = [watched for info in submitted for watched in _watched(info)]
+        for folder in {watched.folder for watched in jobs}:
+            os.utime(folder)  # or a network file system may remember that a file was not there
+        for watched in jobs:
+            if watched.ending is None:
+                watched.ask(settings.requeues)
+        left = [watched for watched in jobs if watched.ending is None]
+        if not left or time.monotonic() < self.next_question:
+            return
+        ids, names = {watched.id for watched in left}, {watched.name for watched in left}
+        asked = time.time()
+        async with self.status_rate_limiter:
+            states = await asyncio.to_thread(
+                self.cluster.states, ids, names, self.answered - MARGIN
+            )
+        if states is None:
+            self._warn_once("silent", "the scheduler does not answer; its jobs go on")
+        else:
+            self.answered = asked
+            self.warned.discard("silent")
+            for watched in left:
+                self._hear(watched, states.get(watched.id))
+        base = self.next_seconds_between_status_checks
+        ended = len(left) < len(jobs) or any(watched.ending is not None for watched in left)
+        self.pause = base if ended else min(max(self.pause, base) * SLOWER, SLOWEST * base)
+        self.next_question = time.monotonic() + min(self.pause, self.cluster.forgets / 2)
+
+    def _hear(self, watched: Watched, state: State | None) -> None:
+        latency = self.workflow.execution_settings.latency_wait
+        watched.hear(state, latency, self.cluster.patience)
+        if state is not None and state.stuck:
+            message = f"{watched.id} waits until somebody acts: {state.reason}"
+            self._warn_once(watched.id, message)
+        if state is not None and state.name == "NODE_FAIL" and state.node:
+            self.submission.excluded.add(state.node)  # for what is submitted from now on
 
     def _finish(self, info: SubmittedJobInfo) -> None:
         """Report the success or failure of a job that has ended."""
         if failed := [watched for watched in _watched(info) if watched.ending]:
+            for watched in failed:
+                if watched.may_run:  # it is unknown, which is not dead
+                    self._cancel([watched.id], watched.name)
             message = "; ".join(f"{one.id} {one.ending}; log: {one.log}" for one in failed)
             self._fail(info, message, [one.log for one in failed])
         else:
@@ -270,39 +283,86 @@ class Executor(RemoteExecutor):
         self.report_job_error(info, msg=f"{message}. ", aux_logs=[str(log) for log in logs])
 
     def _forget(self, info: SubmittedJobInfo) -> None:
-        """Delete the files of ended jobs in the folder, except the logs of failures."""
+        """Delete the files of ended jobs, except the logs of failures."""
         for watched in _watched(info):
-            self.records.remove(watched.id)
+            self._run_of(watched).end(watched.id)
+            kept = {watched.log.name} if self.workflow.executor_settings.keep_logs else set()
             if watched.stale or not watched.ending:
-                for path in self.folder.glob(f"{watched.id}_*"):
-                    path.unlink(missing_ok=True)
+                for path in watched.folder.glob(f"{watched.id}_*"):
+                    if path.name not in kept:
+                        path.unlink(missing_ok=True)
+
+    def _run_of(self, watched: Watched) -> Run:
+        return self.earlier.get(watched.folder, self.run)
+
+    def _delete_old_logs(self) -> None:
+        """Delete the folders of earlier runs without a job that may be alive, when they are old."""
+        oldest = time.time() - 86400 * self.workflow.executor_settings.log_days
+        for run in self.earlier.values():
+            if not run.unfinished and run.folder.stat().st_mtime < oldest:
+                shutil.rmtree(run.folder, ignore_errors=True)
 
     def _warn_once(self, key: str, message: str) -> None:
         if key not in self.warned:
             self.warned.add(key)
             self.logger.warning(message)
 
+    # Between two rounds
+
+    async def sleep(self) -> None:
+        if not self.stopping:
+            pause = self.next_seconds_between_status_checks
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.awake.wait(), pause)
+            self.awake.clear()
+
+    def _wake(self) -> None:
+        """Begin the next round now."""
+        if self.loop:
+            self.loop.call_soon_threadsafe(self.awake.set)
+
     # The end
 
+    def shutdown(self) -> None:
+        self.stopping = True
+        self._wake()
+        super().shutdown()
+        for run in (self.run, *self.earlier.values()):
+            if run.folder.exists():
+                run.close()
+
     def cancel_jobs(self, active_jobs: list[SubmittedJobInfo]) -> None:
+        self.cancelled = True
         # active_jobs lacks the jobs whose states are being queried; another thread finishes some
-        ids = {one.id for info in list(self.unfinished.values()) for one in _watched(info)}
+        watched = [one for info in list(self.unfinished.values()) for one in _watched(info)]
+        if self.workflow.executor_settings.detach:
+            if watched:
+                self.logger.warning(
+                    f"{len(watched)} jobs go on; start Snakemake again to adopt them"
+                )
+            return
+        by_name: dict[str, list[Watched]] = {}
+        for one in watched:
+            by_name.setdefault(one.name, []).append(one)
+        for name, some in by_name.items():
+            # all of this run's own are to end: an array by its own id
+            ids = {one.id if one.adopted else array_of(one.id) for one in some}
+            if self._cancel(sorted(ids), name):
+                for one in some:
+                    self._run_of(one).end(one.id)
+
+    def _cancel(self, ids: list[str], name: str) -> bool:
         try:
-            self.cluster.cancel(ids)
+            self.cluster.cancel(ids, name)
         except (OSError, subprocess.SubprocessError) as error:
             self.logger.error(f"jobs may still run, scancel failed: {why(error)}")
-            return
-        for id_ in ids:
-            self.records.remove(id_)
-
-
-def _info(job: JobExecutorInterface, ids: str, cluster_jobs: ClusterJobs) -> SubmittedJobInfo:
-    return SubmittedJobInfo(job, ids, {"jobs": cluster_jobs})
+            return False
+        return True
 
 
 def _cluster_jobs(info: SubmittedJobInfo) -> ClusterJobs:
-    """The state of a Snakemake job; a job that was never submitted has no jobs on the cluster."""
-    return info.aux["jobs"] if info.aux else ClusterJobs([], complete=False)
+    """The state of a Snakemake job; a job that is not submitted has no jobs on the cluster."""
+    return (info.aux or {}).get("jobs") or ClusterJobs([], complete=False)
 
 
 def _watched(info: SubmittedJobInfo) -> list[Watched]:
@@ -310,8 +370,10 @@ def _watched(info: SubmittedJobInfo) -> list[Watched]:
     return _cluster_jobs(info).watched
 
 
-def _sbatch_line(message: str) -> str:
-    """The reason in submitit's message about a failed sbatch."""
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith("sbatch: error:")]
-    return " ".join(errors) or (lines[-1] if lines else "")
+def _comment(members: list[SubmittedJobInfo]) -> str:
+    """The rule and wildcards of a job, or the rule and number of jobs of an array."""
+    job = members[0].job
+    if len(members) > 1 or job.is_group():
+        return f"{job.name}: {len(members)} jobs"
+    wildcards = ", ".join(f"{name}={value}" for name, value in job.wildcards_dict.items())
+    return " ".join(f"{job.name}: {wildcards}".split())[:200]

@@ -1,8 +1,11 @@
 """submitit's clusters: the states of their jobs, by one query for all, and cancellation."""
 
+import math
 import re
 import signal
+import socket
 import subprocess
+import time
 import warnings
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -15,7 +18,7 @@ from submitit.slurm.slurm import SlurmInfoWatcher
 ENDINGS = {
     "BOOT_FAIL": "was given a node that did not start",
     "CANCELLED": "was cancelled",
-    "COMPLETED": "ended without leaving a result",
+    "COMPLETED": "ended",
     "DEADLINE": "missed its deadline",
     "FAILED": "died without an error message",
     "NODE_FAIL": "lost its node",
@@ -23,6 +26,8 @@ ENDINGS = {
     "PREEMPTED": "was preempted and is not requeued",
     "TIMEOUT": "ran out of time (resource runtime)",
 }
+# ends after which a job may be requeued: accounting tells of its new start later than the queue
+MAY_GO_ON = ("BOOT_FAIL", "NODE_FAIL", "PREEMPTED")
 # reasons for which a pending job waits until somebody acts
 STUCK = re.compile(r"held|JobHold|JobHeld|Never|BadConstraints|InvalidQOS|InvalidAccount", re.I)
 FIELDS = "JobID,State,Reason,NodeList"
@@ -51,76 +56,171 @@ class State:
 
 
 class Cluster(Protocol):
-    """A cluster, which runs jobs."""
+    """A cluster, which runs jobs.
 
-    def states(self, ids: Collection[str]) -> dict[str, State] | None:
-        """The states of the jobs that the scheduler knows; None if it does not answer."""
+    Attributes:
+        where: the cluster's own name, or the machine's; empty before it is known.
+        array_size: the maximum number of jobs of an array.
+        patience: seconds for which a job may be unknown to it before the job counts as ended.
+        forgets: seconds for which it knows a job that has ended.
+    """
 
-    def cancel(self, ids: Collection[str]) -> None:
-        """Cancel queued and running jobs; raises OSError or SubprocessError if that fails."""
+    where: str
+    array_size: float
+    patience: float
+    forgets: float
+
+    def is_known(self) -> bool:
+        """Whether it has told its name and limits; asks for them until it has."""
+
+    def states(
+        self, ids: Collection[str], names: Collection[str], since: float
+    ) -> dict[str, State] | None:
+        """The states of jobs.
+
+        Args:
+            ids: of the jobs.
+            names: of the jobs, on the cluster.
+            since: seconds since the epoch; what ended before may be left out.
+
+        Returns:
+            The states of those that it knows, and of others of these names; None if it does not
+            answer.
+        """
+
+    def queue(self, names: Collection[str]) -> dict[str, State] | None:
+        """The states of queued and running jobs by these names; None if it does not answer."""
+
+    def cancel(self, ids: Collection[str], name: str) -> None:
+        """Cancel queued and running jobs, or whole arrays, of a name.
+
+        Raises:
+            OSError, SubprocessError: that failed.
+        """
 
 
 class Slurm:
-    """SLURM: ``sacct`` if accounting is on, else ``squeue``, which soon forgets ended jobs."""
+    """SLURM: ``sacct`` if accounting is on, else ``squeue``, which soon forgets ended jobs.
+
+    Jobs are asked for and cancelled by names that no other run has: numbers begin again on a new
+    cluster, and one question for any number of jobs has the same length.
+    """
 
     def __init__(self) -> None:
-        probe = subprocess.run(
-            ["sacct", "-X", "-n", "-j", "1"], capture_output=True, text=True, check=False
-        )
-        self.accounting = probe.returncode == 0
+        self.accounting = _accounts()
+        # accounting may be hours behind, and the queue forgets what ended
+        self.patience: float = 300 if self.accounting else 30
+        self.where = ""
+        self.is_known()
 
-    def states(self, ids: Collection[str]) -> dict[str, State] | None:
-        if not self.accounting:
-            return self._queued(ids)
-        known = self._accounted(ids)
-        if known is None or not (missing := set(ids) - known.keys()):
+    def is_known(self) -> bool:
+        if not self.where:
+            config = _config()
+            self.where = config.get("ClusterName", "")
+            self.array_size: float = _number(config.get("MaxArraySize"), 1001) - 1
+            age = _number(config.get("MinJobAge"), 300)
+            self.forgets: float = math.inf if self.accounting else age
+        return bool(self.where)
+
+    def states(
+        self, ids: Collection[str], names: Collection[str], since: float
+    ) -> dict[str, State] | None:
+        told = self._accounted(names, since) if self.accounting else {}
+        known = told or {}
+        unsure = {id_ for id_ in ids if id_ not in known or known[id_].name in MAY_GO_ON}
+        if told is not None and not unsure:
             return known
         # accounting may be behind, and shortens the list of an array's pending jobs
-        queued = self._queued(missing)
-        if queued is None:
-            return dict.fromkeys(missing, State("UNKNOWN")) | known
-        return queued | known
-
-    def _accounted(self, ids: Collection[str]) -> dict[str, State] | None:
-        return self._ask(["sacct", "-X", "-P", "-o", FIELDS], ids, head="")
-
-    def _queued(self, ids: Collection[str]) -> dict[str, State] | None:
-        command = ["squeue", "-r", "-t", "all", "-h", "-o", "%i|%T|%r|%N"]
-        return self._ask(command, ids, head=FIELDS.replace(",", "|") + "\n")
-
-    def _ask(self, command: list[str], ids: Collection[str], head: str) -> dict[str, State] | None:
-        arrays = ",".join(sorted({id_.split("_")[0] for id_ in ids}))  # an array has one id
-        command = [*command, "-j", arrays]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-        except (OSError, subprocess.TimeoutExpired):  # no memory to fork, or a file system is away
+        queued = self.queue(names)
+        if queued is None and not told:
             return None
-        if done.returncode != 0:
-            unknown = "Invalid job id" in done.stderr  # squeue's error if it knows none of the jobs
-            return {} if unknown else None
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            jobs = SlurmInfoWatcher().read_info(head + done.stdout)
-        return {
-            # "CANCELLED by 0"
-            id_: State(info["State"].split()[0], info["Reason"], info["NodeList"])
-            for id_, info in jobs.items()
-            if info["State"]
-        }
+        sure = {id_: state for id_, state in known.items() if id_ not in unsure}
+        known |= (queued or {}) | sure
+        if queued is None or told is None:  # the one that is silent may know the others
+            return dict.fromkeys(set(ids) - known.keys(), State("UNKNOWN")) | known
+        return known
 
-    def cancel(self, ids: Collection[str]) -> None:
+    def _accounted(self, names: Collection[str], since: float) -> dict[str, State] | None:
+        start = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(since))
+        return _ask(["sacct", "-X", "-P", "-o", FIELDS, "-S", start], names, head="")
+
+    def queue(self, names: Collection[str]) -> dict[str, State] | None:
+        command = ["squeue", "-r", "-t", "all", "-h", "-o", "%i|%T|%r|%N"]
+        return _ask(command, names, head=FIELDS.replace(",", "|") + "\n")
+
+    def cancel(self, ids: Collection[str], name: str) -> None:
         if ids:  # quiet: it is no error that a job has ended
-            command = ["scancel", "--quiet", *ids]
+            command = ["scancel", "--quiet", "--name", name, *ids]
             subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+
+
+def _ask(command: list[str], names: Collection[str], head: str) -> dict[str, State] | None:
+    """The states of the jobs by these names; None without an answer."""
+    try:
+        done = _run([*command, "--name", ",".join(sorted(names))])
+    except (OSError, subprocess.TimeoutExpired):  # no memory to fork, or a file system is away
+        return None
+    if done.returncode != 0:
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        jobs = SlurmInfoWatcher().read_info(head + done.stdout)
+    return {
+        # "CANCELLED by 0"
+        id_: State(info["State"].split()[0], info["Reason"], info["NodeList"])
+        for id_, info in jobs.items()
+        if info["State"]
+    }
+
+
+def _accounts() -> bool:
+    """Whether SLURM keeps accounts: a database that does not answer now is one."""
+    try:
+        done = _run(["sacct", "-X", "-n", "-j", "1"])
+    except FileNotFoundError:
+        return False
+    except (OSError, subprocess.TimeoutExpired):
+        return True
+    return done.returncode == 0 or "disabled" not in done.stderr
+
+
+def _config() -> dict[str, str]:
+    """SLURM's configuration; empty if the controller does not answer."""
+    try:
+        told = _run(["scontrol", "show", "config"]).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return {}
+    return dict(re.findall(r"^(\w+) *= *(.*)$", told, re.M))
+
+
+def _number(text: str | None, default: int) -> int:
+    """The number that a value of SLURM's configuration begins with, as in "300 sec"."""
+    found = re.match(r"\d+", text or "")
+    return int(found[0]) if found else default
+
+
+def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
 
 class Local:
     """Processes of submitit on this machine; a job's id is that of its supervising process."""
 
-    def states(self, ids: Collection[str]) -> dict[str, State] | None:
+    where = socket.gethostname()
+    array_size = patience = forgets = math.inf
+
+    def is_known(self) -> bool:
+        return True
+
+    def states(
+        self, ids: Collection[str], names: Collection[str], since: float
+    ) -> dict[str, State] | None:
         return {id_: State("RUNNING" if self._process(id_) else "FAILED") for id_ in ids}
 
-    def cancel(self, ids: Collection[str]) -> None:
+    def queue(self, names: Collection[str]) -> dict[str, State] | None:
+        return {}  # what was submitted is known
+
+    def cancel(self, ids: Collection[str], name: str) -> None:
         for id_ in ids:
             if process := self._process(id_):
                 process.send_signal(signal.SIGINT)

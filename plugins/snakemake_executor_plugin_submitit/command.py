@@ -3,16 +3,19 @@
 Jobs unpickle this module, so it imports neither Snakemake nor anything slow.
 """
 
+import json
 import os
 import re
 import signal
 import subprocess
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 
+from submitit.core.job_environment import JobEnvironment
+from submitit.core.utils import JobPaths
 from submitit.helpers import DelayedSubmission
 
 GRACE_SECONDS = 60  # for a command to save its state; SLURM's own limit is often shorter
@@ -20,19 +23,41 @@ GRACE_SECONDS = 60  # for a command to save its state; SLURM's own limit is ofte
 
 @dataclass(frozen=True)
 class Outcome:
-    """The end of a command: its exit code, and whether the kernel killed it out of memory."""
+    """The end of a command.
 
-    code: int
-    out_of_memory: bool
+    Attributes:
+        code: its exit code; None if it was stopped and may not be requeued again.
+        out_of_memory: whether the kernel killed it out of memory.
+    """
+
+    code: int | None
+    out_of_memory: bool = False
+
+
+def outcome_file(folder: Path, id_: str) -> Path:
+    """The file for the outcome of a job, in its run's folder."""
+    return folder / f"{id_}_outcome.json"
+
+
+def read_outcome(path: Path) -> Outcome:
+    """The outcome in a file.
+
+    Raises:
+        OSError, ValueError, TypeError: there is none, or none that can be read.
+    """
+    return Outcome(**json.loads(path.read_text(encoding="utf-8")))
 
 
 class RunCommand:
     """Run a shell command in a process group of its own.
 
+    The job ends with the command: exit code 0 is success for the scheduler, too. A file beside
+    submitit's has the rest (``Outcome``); nobody unpickles it.
+
     SLURM sends SIGUSR2 before a time limit or a preemption. The command's processes get it too and
     have time to save their state; then the job is requeued. SIGTERM comes with a cancellation, a
     requeue by hand or a sudden preemption. The command's processes get it too, and the job ends
-    without a result: only the scheduler's state tells the reason.
+    without an outcome: only the scheduler's state tells the reason.
 
     Args:
         command: for the shell.
@@ -48,8 +73,9 @@ class RunCommand:
         self.folder = folder
         self.requeues = requeues
         self.changes = changes
+        self._group: int | None = None  # a signal may come before there is one
 
-    def __call__(self) -> Outcome:
+    def __call__(self) -> None:
         kills = oom_kills()
         environment = {**os.environ, **self.changes}
         process = subprocess.Popen(
@@ -68,15 +94,30 @@ class RunCommand:
             self._end(signal.SIGTERM)
             raise
         process.returncode = os.waitstatus_to_exitcode(status)
-        return Outcome(process.returncode, oom_kills() > kills)
+        self._leave(Outcome(process.returncode, oom_kills() > kills))
+        if process.returncode != 0:
+            raise SystemExit(1)  # no other code: submitit's local jobs give one a meaning
 
     def checkpoint(self) -> DelayedSubmission | None:
         """The job to run after a requeue, None to give up; submitit calls this on SIGUSR2."""
         self._end(signal.SIGUSR2)
+        # submitit refuses to save what an earlier start was killed in saving
+        for path in _paths().folder.glob(f"{_paths().job_id}_*.save_tmp"):
+            path.unlink(missing_ok=True)
         if self.requeues == 0:
+            self._leave(Outcome(None))
             return None
         again = RunCommand(self.command, self.folder, self.requeues - 1, self.changes)
         return DelayedSubmission(again)
+
+    def _leave(self, outcome: Outcome) -> None:
+        path = outcome_file(_paths().folder, str(_paths().job_id))
+        temporary = path.with_suffix(".tmp")
+        with temporary.open("w", encoding="utf-8") as file:
+            json.dump(asdict(outcome), file)
+            file.flush()
+            os.fsync(file.fileno())  # or it may be a name without bytes if power is lost
+        os.replace(temporary, path)
 
     def _terminate(self, number: int, frame: FrameType | None) -> None:
         self._end(signal.SIGTERM)
@@ -84,13 +125,20 @@ class RunCommand:
 
     def _end(self, number: signal.Signals) -> None:
         """Signal the command's processes and wait for the last of them."""
+        if self._group is None:
+            return
         with suppress(ProcessLookupError):
             os.killpg(self._group, number)
         deadline = time.monotonic() + GRACE_SECONDS
         while is_alive(self._group) and time.monotonic() < deadline:
-            time.sleep(0.05)
+            time.sleep(0.2)  # each look is at all of the node's processes
         with suppress(ProcessLookupError):
             os.killpg(self._group, signal.SIGKILL)
+
+
+def _paths() -> JobPaths:
+    """The files of the job that this process is."""
+    return JobEnvironment().paths
 
 
 def is_alive(group: int) -> bool:

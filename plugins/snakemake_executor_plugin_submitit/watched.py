@@ -1,15 +1,15 @@
-"""A job on the cluster until its end is known, from its result or from the scheduler's state."""
+"""A job on the cluster until its end is known, from its outcome or from the scheduler's state."""
 
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from submitit import Job
-from submitit.core.utils import JobPaths, pickle_load
+from submitit.core.utils import JobPaths
 
 from snakemake_executor_plugin_submitit.clusters import State
-from snakemake_executor_plugin_submitit.command import Outcome
+from snakemake_executor_plugin_submitit.command import outcome_file, read_outcome
+
+PREEMPTED_SECONDS = 30  # for which a job may be out before it is queued again
 
 
 @dataclass
@@ -18,21 +18,25 @@ class Watched:
 
     Attributes:
         id: on the cluster.
-        folder: submitit's folder, for results and logs.
-        job: submitit's job; None if an earlier Snakemake submitted it.
+        name: on the cluster; no other run's jobs have it.
+        folder: of its run, for outcomes and logs.
+        adopted: whether an earlier Snakemake submitted it.
         alive: whether the scheduler has reported it as queued or running.
         stale: whether it was cancelled because its dependencies have changed.
         ending: the rest of a sentence that begins with the job; empty after success; None before
             the end.
-        missed: when its result was first looked for in vain, by the monotonic clock.
+        state: the scheduler's last word; None if it has said nothing.
+        missed: when its outcome was first looked for in vain, by the monotonic clock.
     """
 
     id: str
+    name: str
     folder: Path
-    job: Job[Outcome] | None = None
+    adopted: bool = False
     alive: bool = False
     stale: bool = False
     ending: str | None = None
+    state: State | None = None
     missed: float | None = None
 
     @property
@@ -42,47 +46,56 @@ class Watched:
     @property
     def is_void(self) -> bool:
         """Whether its end is meaningless for the outputs: it was stale, or had died long before."""
-        return self.stale or (bool(self.ending) and self.job is None and not self.alive)
+        return self.stale or (bool(self.ending) and self.adopted and not self.alive)
+
+    @property
+    def may_run(self) -> bool:
+        """Whether the scheduler has not said that it has ended."""
+        return self.state is None or self.state.active
 
     def ask(self, requeues: int) -> None:
-        """Read the job's own result, if there is one.
+        """Read the job's own outcome, if there is one.
 
         Args:
             requeues: the maximum number, for the message.
         """
         try:
-            outcome, value = pickle_load(JobPaths(self.folder, self.id).result_pickle)
-            self.ending = ending(outcome, value, requeues)
-        except (OSError, EOFError):
-            pass  # there is none yet
-        except Exception as error:  # unpickling damaged bytes can raise anything
+            outcome = read_outcome(outcome_file(self.folder, self.id))
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, TypeError) as error:
             why = " ".join(f"{type(error).__name__}: {error}".split())
             self.ending = f"left a result that cannot be read: {why}"
+            return
+        if outcome.code is None:
+            self.ending = f"was stopped again after {requeues} requeues"
+        elif outcome.code == 0:
+            self.ending = ""
+        elif outcome.out_of_memory:
+            self.ending = str(State("OUT_OF_MEMORY"))
+        else:
+            self.ending = f"failed with exit code {outcome.code}"
 
-    def hear(self, state: State | None, patience: float) -> None:
-        """Record the scheduler's state of a job without a result.
+    def hear(self, state: State | None, latency: float, patience: float) -> None:
+        """Record the scheduler's state of a job that has left no outcome yet.
 
         Args:
             state: the state; None if the scheduler does not know the job.
-            patience: seconds that a result may take to appear through a network file system.
+            latency: seconds that an outcome may take to appear through a network file system.
+            patience: seconds for which a job may be unknown.
         """
+        self.state = state
         if state is not None and state.active:
             self.alive, self.missed = True, None
             return
-        if state is None or state.name == "PREEMPTED":
-            patience += 30  # it may be requeued
+        if state is not None and state.name == "COMPLETED":
+            self.ending = ""  # a job's exit code is its command's: the outcome may come later
+            return
         if self.missed is None:
             self.missed = time.monotonic()
-        if self.stale or time.monotonic() - self.missed >= patience:
+        if state is None:
+            seconds = patience
+        else:
+            seconds = latency + PREEMPTED_SECONDS * (state.name == "PREEMPTED")
+        if self.stale or time.monotonic() - self.missed >= seconds:
             self.ending = str(state or "is no longer known to the scheduler")
-
-
-def ending(outcome: str, value: Any, requeues: int) -> str:
-    """The ending in a job's result: ("success", Outcome) or ("error", traceback)."""
-    if outcome == "success":
-        if value.code != 0 and value.out_of_memory:
-            return str(State("OUT_OF_MEMORY"))
-        return f"failed with exit code {value.code}" if value.code != 0 else ""
-    if "Job not requeued" in value:
-        return f"was stopped again after {requeues} requeues"
-    return f"could not be run: {value.splitlines()[-1]}"

@@ -166,13 +166,17 @@ class Cluster:
         def all_idle() -> bool:
             if set(self("sinfo", "-h", "-N", "-o", "%T").split()) == {"idle"}:
                 return True
-            for node in ("n1", "n2"):
-                with contextlib.suppress(subprocess.SubprocessError):  # it may be back by itself
-                    self("scontrol", "update", f"nodename={node}", "state=resume")
+            self.resume()
             return False
 
         # a slurmctld that was restarted may wait two minutes until it asks a node again
         wait_until(all_idle, "idle", 240)
+
+    def resume(self) -> None:
+        """Bring back nodes that were set down or drained."""
+        for node in ("n1", "n2"):
+            with contextlib.suppress(subprocess.SubprocessError):  # it may be back by itself
+                self("scontrol", "update", f"nodename={node}", "state=resume")
 
     def preempt(self, job: str) -> None:
         """Let a job make way for an urgent one on both nodes, which goes again when it has."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from cluster import Cluster, missing
+from made import Made
 from project import Project
 
 
@@ -73,6 +74,13 @@ def projects(
     yield make
     for project in made:
         project.end()
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Iterator[Made]:
+    made = Made(tmp_path)
+    yield made
+    made.project.end()
 
 
 @pytest.fixture

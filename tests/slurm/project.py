@@ -1,5 +1,6 @@
 """A folder with a Snakefile, and Snakemake in it as a user runs it."""
 
+import json
 import os
 import re
 import shutil
@@ -81,6 +82,21 @@ class Project:
             id_: state for id_, state, folder in found if f"{folder}/".startswith(f"{self.folder}/")
         }
 
+    def submitted(self) -> dict[str, str]:
+        """The ids of jobs by their outputs, of all that was submitted and has not ended."""
+        files = self.folder.glob(".snakemake/submitit/*/[0-9]*.json")
+        records = (json.loads(path.read_text()) for path in files if path.stem.isdecimal())
+        return {
+            output: id_
+            for record in records
+            for id_, outputs in record["outputs"].items()
+            for output in outputs
+        }
+
+    def job_log(self, id_: str) -> Path:
+        (path,) = self.folder.glob(f".snakemake/submitit/*/{id_}_0_log.out")
+        return path
+
     def wait_for(self, text: str, name: str, seconds: float = 60) -> None:
         """Until a file holds a regular expression."""
         self.wait_until(lambda: re.search(text, self.read(name)), f"{text} in {name}", seconds)
@@ -90,9 +106,10 @@ class Project:
         try:
             wait_until(true, what, seconds)
         except TimeoutError as error:
-            queue = (
-                self.cluster("squeue", "-t", "all", "-o", "%i %T %r %S %N") if self.cluster else ""
-            )
+            queue = ""
+            if self.cluster:
+                with suppress(subprocess.CalledProcessError):  # its controller may be stopped
+                    queue = self.cluster("squeue", "-t", "all", "-o", "%i %T %r %S %N")
             raise TimeoutError(f"{error}\n{queue}\n{self.read('log.txt')}") from error
 
     def end(self) -> None:

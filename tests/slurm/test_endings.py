@@ -95,7 +95,7 @@ def test_a_cancelled_job_is_told_and_the_others_are_kept(by, request):
 def test_a_failing_command_is_told_with_its_log(by_squeue):
     project, log, ids = by_squeue
     assert f"{ids['failing']} failed with exit code 1; log: " in log
-    assert "why" in project.read(f".snakemake/submitit/{ids['failing']}_0_log.out")
+    assert "why" in project.job_log(ids["failing"]).read_text()
 
 
 def test_a_job_that_is_killed_without_a_word_is_told(by_squeue):

@@ -161,11 +161,12 @@ def test_ready_jobs_are_one_array_and_all_are_asked_for_at_once(array):
     count = {path.name: path.read_text().count("\n") for path in project.folder.glob("calls/*")}
     assert count.pop("sbatch") == 1
     assert count.pop("sacct") == 1  # is accounting on?
+    assert count.pop("scontrol") == 1  # its limits
     assert count.pop("squeue") <= seconds  # a round a second
     assert count == {}
     assert len(project.jobs()) == 6
     assert len({id_.split("_")[0] for id_ in project.jobs()}) == 1
-    assert not list((project.folder / ".snakemake/submitit").glob("*.pkl"))
+    assert list((project.folder / ".snakemake/submitit").iterdir()) == []
 
 
 def test_no_more_of_an_array_run_at_once_than_asked_for(array, slurm):

@@ -2,13 +2,19 @@
 
 import os
 import re
-import signal
-from pathlib import Path
 
 import pytest
+from made import (
+    CONFIG,
+    RUNNING,
+    SBATCH,
+    TOY,
+    UNREACHED,
+    Made,
+    interrupt,
+    programs,
+)
 from project import Project
-
-from snakemake_executor_plugin_submitit.clusters import Slurm, State
 
 
 def test_a_result_that_cannot_be_read_fails_its_job_alone(tmp_path):
@@ -23,13 +29,13 @@ def test_a_result_that_cannot_be_read_fails_its_job_alone(tmp_path):
             output: "out/{i}"
             shell:
                 "test {wildcards.i} = 1 || head -c 64 /dev/zero"
-                " > .snakemake/submitit/${{SUBMITIT_LOCAL_JOB_ID}}_0_result.pkl;"
+                " > $SUBMITIT_FOLDER/${{SUBMITIT_LOCAL_JOB_ID}}_outcome.json;"
                 "while ! test -e go; do sleep 0.1; done; touch {output}"
         """
     )
     try:
         process = project.start("--submitit-cluster", "local", "--keep-going")
-        told = r"left a result that cannot be read: UnpicklingError: .*; log: .*_0_log.out"
+        told = r"left a result that cannot be read: JSONDecodeError: .*; log: .*_0_log.out"
         project.wait_for(told, "log.txt")
         (tmp_path / "go").touch()
         assert process.wait(timeout=180) == 1
@@ -39,91 +45,161 @@ def test_a_result_that_cannot_be_read_fails_its_job_alone(tmp_path):
         project.end()
 
 
-def programs(folder: Path, **scripts: str) -> Path:
-    """A folder with SLURM's programs, as far as they are given, as shell scripts."""
-    folder.mkdir(exist_ok=True)
-    for name, script in scripts.items():
-        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
-        (folder / name).chmod(0o755)
-    return folder
-
-
-ACCOUNTED = "echo 'JobID|State|Reason|NodeList'"
-
-
-@pytest.mark.parametrize("fault", [b"\0", None], ids=["cannot be executed", "is away"])
-def test_a_sacct_that_cannot_be_started_is_asked_again(tmp_path, monkeypatch, fault):
-    script = f"{ACCOUNTED}; echo '7|RUNNING|None|n1'"
-    sacct = programs(tmp_path, sacct=script) / "sacct"
-    monkeypatch.setenv("PATH", str(tmp_path))
-    cluster = Slurm()
-    if fault is None:
-        sacct.rename(tmp_path / "away")
-    else:
-        sacct.write_bytes(fault)
-    assert cluster.states(["7"]) is None
-    sacct.unlink(missing_ok=True)
-    programs(tmp_path, sacct=script)
-    assert cluster.states(["7"]) == {"7": State("RUNNING", "None", "n1")}
-
-
-def test_a_job_that_accounting_does_not_know_yet_is_looked_for_in_the_queue(tmp_path, monkeypatch):
-    squeue = "echo '8|RUNNING|None|n1'"
-    folder = programs(tmp_path, sacct=f"{ACCOUNTED}; echo '7|COMPLETED|None|n1'", squeue=squeue)
-    monkeypatch.setenv("PATH", str(folder))
-    cluster = Slurm()
-    running, completed = (State(name, "None", "n1") for name in ("RUNNING", "COMPLETED"))
-    assert cluster.states(["7", "8"]) == {"7": completed, "8": running}
-    programs(tmp_path, squeue="echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
-    assert cluster.states(["7", "8"]) == {"7": completed}
-    programs(tmp_path, squeue="exit 1")  # no controller: it is not known to have ended
-    assert cluster.states(["7", "8"])["8"].active
-
-
-def test_pending_jobs_of_an_array_with_holes_are_found(tmp_path, monkeypatch):
-    """sacct abbreviates what is left: 123_[0-998:2%256]."""
-    sacct = f"{ACCOUNTED}; echo '123_[0-998:2%256]|PENDING|Priority|'"
-    squeue = 'for i in 0 2 4; do echo "123_$i|PENDING|Priority|"; done'
-    monkeypatch.setenv("PATH", str(programs(tmp_path, sacct=sacct, squeue=squeue)))
-    states = Slurm().states(["123_0", "123_4"])
-    assert {states[id_].name for id_ in ("123_0", "123_4")} == {"PENDING"}
-
-
-@pytest.mark.parametrize("name", ["EXPEDITING", "RESV_DEL_HOLD", "REVOKED", "?"])
-def test_a_state_that_a_newer_slurm_has_is_no_end(name):
-    assert State(name).active
-    assert not State("TIMEOUT").active
-
-
 def test_a_scancel_that_fails_leaves_the_records(tmp_path):
     """And what was submitted asks for requeues, and gives its step its CPUs."""
-    project = Project(tmp_path)
-    project.write(
-        """
-        rule toy:
-            output: "out"
-            threads: 3
-            shell: "touch {output}"
-        """
-    )
-    refused = "echo 'scancel: error: Unable to contact slurm controller' >&2; exit 1"
-    folder = programs(
-        tmp_path / "bin",
-        sbatch='cp "$1" submitted.sh; echo Submitted batch job 7',
-        sacct=f"{ACCOUNTED}; echo '7|RUNNING|None|n1'",
-        scancel=refused,
-        srun="exit 0",
-    )
-    project.environment = {**project.environment, "PATH": f"{folder}:{os.environ['PATH']}"}
+    made = Made(tmp_path, scancel=UNREACHED)
+    made.write("queue", RUNNING)
     try:
-        process = project.start("--cores", "3")
-        project.wait_until(lambda: (tmp_path / ".snakemake/submitit/7.json").exists(), "the record")
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=60) == 1
+        process = made.project.start("--cores", "3")
+        made.wait(made.project.submitted, "a record")
+        interrupt(process)
     finally:
-        project.end()
-    assert "scancel failed: scancel: error: Unable to contact slurm controller" in project.log
-    assert (tmp_path / ".snakemake/submitit/7.json").exists()
-    script = (tmp_path / "submitted.sh").read_text()
+        made.project.end()
+    log = made.project.log
+    assert "scancel failed: slurm_load_jobs error: Unable to contact slurm controller" in log
+    assert set(made.project.submitted().values()) == {"7_0", "7_1", "7_2"}
+    script = made.project.read("submitted")
     assert "#SBATCH --requeue\n" in script
+    assert "#SBATCH --wckey=''\n" in script  # submitit's own is none of the site's
     assert re.search(r"^srun .*--cpus-per-task=3 ", script, re.M)
+
+
+def test_jobs_are_asked_for_and_cancelled_by_names_of_this_run_alone(made):
+    made.write("queue", RUNNING)
+    process = made.project.start()
+    made.wait(lambda: made.project.read("asked").count("\n") >= 2, "questions")
+    interrupt(process)
+    name = made.project.read("name").strip()
+    (folder,) = (made.project.folder / ".snakemake/submitit").iterdir()
+    assert name == f"toy-{folder.name}"
+    assert folder.stat().st_mode & 0o077 == 0
+    asked = made.project.read("asked").splitlines()
+    assert {line.split("--name ")[1] for line in asked} == {name}
+    assert made.project.read("cancelled").split() == ["--quiet", "--name", name, "7"]
+    assert made.project.submitted() == {}
+
+
+def test_jobs_of_another_cluster_are_neither_read_nor_cancelled_nor_doubled(made):
+    made.write("queue", RUNNING)
+    process = made.project.start()
+    made.wait(made.project.submitted, "a record")
+    process.kill()
+    process.wait()
+    programs(made.project.folder / "bin", scontrol=CONFIG.replace("far", "near"))
+    assert made.project.run("--keep-going") == 1
+    told = r"out/\d: may still be made by job 7_\d of far: wait for it there, or delete /"
+    assert len(re.findall(told, made.project.log)) == 3
+    assert made.project.read("ids") == "7\n"
+    assert made.project.read("cancelled") == ""
+
+
+def test_an_outcome_of_an_earlier_run_by_the_same_number_is_not_believed(made):
+    """A new cluster begins with job 1 again."""
+    made.write("queue", RUNNING)
+    process = made.project.start()
+    made.wait(made.project.submitted, "a record")
+    process.kill()
+    process.wait()
+    (folder,) = (made.project.folder / ".snakemake/submitit").iterdir()
+    for i in range(3):
+        (folder / f"7_{i}_outcome.json").write_text('{"code": 1, "out_of_memory": false}')
+    made.write("last", "6")
+    made.write("queue", "")  # they have ended, and are forgotten
+    process = made.project.start()
+    made.wait(lambda: made.project.read("ids") == "7\n7\n", "the jobs again")
+    made.write("queue", RUNNING)
+    made.project.wait_for("toy-", "asked")
+    assert "failed" not in made.project.log
+    interrupt(process)
+
+
+@pytest.mark.parametrize("arrived", [False, True], ids=["not arrived", "arrived"])
+def test_an_sbatch_without_an_answer_is_tried_again_and_doubles_nothing(made, arrived):
+    made.write(
+        "refuse", "sbatch: error: Batch job submission failed: Socket timed out on send/recv"
+    )
+    if arrived:
+        made.write("accept", "")
+    process = made.project.start()
+    told = "Socket timed out on send/recv; again in 5 s"
+    made.project.wait_for(told, "log.txt")
+    made.write("queue", RUNNING)
+    (made.project.folder / "refuse").unlink()
+    made.wait(made.project.submitted, "a record")
+    first = made.project.read("ids").split()[0]
+    cancelled = made.project.read("cancelled").split()
+    assert cancelled[3:] == ([first] if arrived else [])
+    assert set(made.project.submitted().values()) == {f"{7 + arrived}_{i}" for i in range(3)}
+    left = (made.project.folder / ".snakemake/submitit").rglob("*.pkl")
+    assert {path.name for path in left} == {f"{7 + arrived}_{i}_submitted.pkl" for i in range(3)}
+    interrupt(process)
+
+
+def test_at_a_limit_arrays_are_halved_and_wait(made):
+    """A limit of one job: the three are submitted one by one, as others end."""
+    limited = """n=$(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\).*/\\1/p' "$1")
+test ! "$n" || { echo 'sbatch: error: QOSMaxSubmitJobPerUserLimit' >&2; exit 1; }
+"""
+    programs(made.project.folder / "bin", sbatch=limited + SBATCH)
+    made.write(
+        "queue",
+        'for i in $(cat ids); do echo "$i|COMPLETED|None|n1"; done; touch out/0 out/1 out/2',
+    )
+    (made.project.folder / "out").mkdir()
+    assert made.project.run() == 0, made.project.log
+    assert made.project.read("ids") == "7\n8\n9\n"
+    assert "QOSMaxSubmitJobPerUserLimit: jobs wait for others to end" in made.project.log
+
+
+def test_exit_code_0_is_success_although_the_network_hides_the_outcome(made):
+    made.write("queue", RUNNING.replace("RUNNING", "COMPLETED") + "touch out/0 out/1 out/2\n")
+    (made.project.folder / "out").mkdir()
+    assert made.project.run() == 0, made.project.log
+    assert made.project.submitted() == {}
+
+
+def test_with_detach_an_interrupt_leaves_the_jobs_to_the_next(made):
+    made.write("queue", RUNNING)
+    process = made.project.start("--submitit-detach")
+    made.wait(made.project.submitted, "a record")
+    interrupt(process)
+    assert "3 jobs go on; start Snakemake again to adopt them" in made.project.log
+    process = made.project.start()
+    made.project.wait_for("waits for 7_2, of a Snakemake that is gone", "log.txt")
+    assert made.project.read("ids") == "7\n"
+    interrupt(process)
+    assert made.project.read("cancelled").split()[3:] == ["7_0", "7_1", "7_2"]
+
+
+def test_an_enclosing_job_is_not_passed_on(made):
+    made.project.environment |= {"SLURM_ARRAY_JOB_ID": "3", "SLURM_CONF": "/etc/slurm.conf"}
+    programs(made.project.folder / "bin", sbatch="env > environment\n" + SBATCH)
+    made.write("queue", RUNNING)
+    process = made.project.start()
+    made.wait(made.project.submitted, "a record")
+    environment = made.project.read("environment")
+    assert "SLURM_ARRAY_JOB_ID" not in environment
+    assert "SLURM_CONF=/etc/slurm.conf" in environment
+    interrupt(process)
+
+
+def test_secrets_are_in_no_command(made):
+    made.project.environment["TOKEN"] = "secret-7"
+    made.project.write('envvars: "TOKEN"\n' + TOY.replace("\n    ", "\n"))
+    made.write("queue", RUNNING)
+    process = made.project.start()
+    made.wait(made.project.submitted, "a record")
+    files = (path for path in made.project.folder.rglob("*") if path.is_file())
+    assert [path.name for path in files if b"secret-7" in path.read_bytes()] == []
+    interrupt(process)
+
+
+def test_logs_of_earlier_runs_go_after_some_days(made):
+    made.write("queue", RUNNING.replace("RUNNING", "FAILED"))
+    assert made.project.run("--latency-wait", "0") == 1
+    (first,) = (made.project.folder / ".snakemake/submitit").iterdir()
+    assert made.project.run("--latency-wait", "0") == 1
+    assert first.exists()
+    os.utime(first, (0, 0))
+    assert made.project.run("--latency-wait", "0") == 1
+    assert not first.exists()

@@ -1,6 +1,5 @@
 """Jobs that a killed Snakemake left behind: whose word the next one takes, and for what."""
 
-import json
 import os
 from collections.abc import Iterator
 from contextlib import suppress
@@ -37,8 +36,7 @@ def left_behind(project: Project, started: int, *options: str) -> dict[str, str]
     wait_until(lambda: len(list(project.folder.glob("started-*"))) == started, "started")
     process.kill()
     process.wait()
-    records = map(Path.read_text, (project.folder / ".snakemake/submitit").glob("*.json"))
-    return {output: r["id"] for r in map(json.loads, records) for output in r["outputs"]}
+    return project.submitted()
 
 
 def starts(project: Project, name: str) -> int:
@@ -105,9 +103,9 @@ def dying(projects) -> LeftBehind:
 def test_what_died_after_the_restart_is_not_believed_for_its_outputs(dying, name, message):
     project, ids, code, log_of_all = dying
     assert code == 1
-    log = f".snakemake/submitit/{ids[name]}_0_log.out"
-    assert f"{ids[name]} {message}; log: {project.folder}/{log}" in log_of_all
-    assert f"rule {name}" in project.read(log)
+    log = project.job_log(ids[name])
+    assert f"{ids[name]} {message}; log: {log}" in log_of_all
+    assert f"rule {name}" in log.read_text()
     assert not (project.folder / name).exists()
     assert starts(project, name) == 1
 
@@ -118,7 +116,7 @@ def test_what_died_after_the_restart_is_tried_again_as_often_as_others(dying):
     assert project.read("retried") == "whole\n"
     assert starts(project, "retried") == 2
     assert log.count(f"{id_}, {GONE}") == 1
-    assert (project.folder / f".snakemake/submitit/{id_}_0_log.out").exists()
+    assert project.job_log(id_).exists()
 
 
 # Jobs of which the next Snakemake wants something else, or the same

@@ -61,7 +61,7 @@ def disturbed(slurm, projects) -> Disturbed:
     process = project.start("--keep-going")
     wait_for_start(1)
     lines = slurm("squeue", "-h", "-o", "%j|%i").splitlines()
-    ids = dict(line.split("|") for line in lines)
+    ids = {name.split("-")[0]: id_ for name, id_ in (line.split("|") for line in lines)}
     slurm.preempt(ids["saves"])
     wait_for_start(2)
     slurm("scontrol", "requeue", ids["saves"])
@@ -73,7 +73,7 @@ def disturbed(slurm, projects) -> Disturbed:
     # both, or the job goes on at once on the other, and no node is free to be set up again
     slurm("scontrol", "update", "nodename=n1,n2", "state=down", "reason=test")
     project.wait_for("Error in rule lost", "log.txt")
-    slurm.set_up_again()
+    slurm.resume()  # it may have begun by itself: then the nodes are not idle
     wait_for_start(4)
     (project.folder / "go").touch()
     assert process.wait(timeout=180) == 1
