@@ -1,5 +1,6 @@
 """Log-sum-exp over negatives that all anchors share, without the tensor (A, K)."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -55,24 +56,36 @@ class _LogSumExp(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, q: Tensor, keys: Tensor, temperature: float | Tensor) -> Tensor:  # type: ignore[no-untyped-def]
-        dtype = torch.promote_types(q.dtype, torch.float32)
-        scaled = q.to(dtype) / temperature  # (A, D)
-        largest = scaled.new_full((len(q), 1), -torch.inf)
-        total = scaled.new_zeros(len(q), 1)
-        attended = torch.zeros_like(scaled)  # Σ exp(s_i/τ) k_i, (A, D)
-        count = CHUNK if q.device.type == "cpu" else max(CHUNK, GPU_CHUNK // len(q))
-        for chunk in keys.to(dtype).split(count):
-            s = scaled @ chunk.T  # (A, c)
-            previous, largest = largest, torch.maximum(largest, s.amax(dim=1, keepdim=True))
-            s.sub_(largest).exp_()
-            shrink = (previous - largest).exp()
-            total = total * shrink + s.sum(dim=1, keepdim=True)
-            if ctx.needs_input_grad[0]:
-                attended.mul_(shrink).addmm_(s, chunk)
-        ctx.save_for_backward((attended / (total * temperature)).to(q.dtype))
-        return (largest + total.log())[:, 0]
+        # autocast would turn the products to bfloat16 beside float32, which in-place ones refuse
+        kind = q.device.type
+        available = torch.amp.is_autocast_available(kind)  # not on the meta device
+        with torch.autocast(kind, enabled=False) if available else nullcontext():
+            log_sum, gradient = _log_sum_exp(q, keys, temperature, ctx.needs_input_grad[0])
+        ctx.save_for_backward(gradient.to(q.dtype))
+        return log_sum
 
     @staticmethod
     def backward(ctx, upstream: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[no-untyped-def]
         (gradient,) = ctx.saved_tensors
         return upstream[:, None].to(gradient.dtype) * gradient, None, None
+
+
+def _log_sum_exp(
+    q: Tensor, keys: Tensor, temperature: float | Tensor, with_gradient: bool
+) -> tuple[Tensor, Tensor]:
+    """log Σ_i exp(q·k_i/τ) (A,) and its gradient in q (A, D), 0 unless it is asked for."""
+    dtype = torch.promote_types(q.dtype, torch.float32)
+    scaled = q.to(dtype) / temperature  # (A, D)
+    largest = scaled.new_full((len(q), 1), -torch.inf)
+    total = scaled.new_zeros(len(q), 1)
+    attended = torch.zeros_like(scaled)  # Σ exp(s_i/τ) k_i, (A, D)
+    count = CHUNK if q.device.type == "cpu" else max(CHUNK, GPU_CHUNK // len(q))
+    for chunk in keys.to(dtype).split(count):
+        s = scaled @ chunk.T  # (A, c)
+        previous, largest = largest, torch.maximum(largest, s.amax(dim=1, keepdim=True))
+        s.sub_(largest).exp_()
+        shrink = (previous - largest).exp()
+        total = total * shrink + s.sum(dim=1, keepdim=True)
+        if with_gradient:
+            attended.mul_(shrink).addmm_(s, chunk)
+    return (largest + total.log())[:, 0], attended / (total * temperature)

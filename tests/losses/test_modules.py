@@ -92,6 +92,24 @@ def test_low_precision_gives_float32():
         assert loss()(z0, z1).dtype == loss()(z0, z1, queue).dtype == torch.float32
 
 
+@pytest.mark.parametrize("form", ["batch", "queue"])
+@pytest.mark.parametrize("name", LOSSES)
+def test_under_autocast_value_and_gradient_are_those_of_float32(name, form):
+    def step(precision: torch.dtype | None) -> tuple[Tensor, Tensor]:
+        z0, z1, queue = (x.float() for x in draw())
+        more = [queue] if form == "queue" else []
+        with torch.autocast("cpu", precision, enabled=precision is not None):
+            loss = LOSSES[name]()(z0.requires_grad_(), z1, *more)
+        loss.backward()
+        return loss.detach(), z0.grad
+
+    (found, gradient), (expected, plain) = step(torch.bfloat16), step(None)
+    assert found.dtype == gradient.dtype == torch.float32
+    # similarities are at most 1, so bfloat16 rounds them by 2⁻⁹ at most; the temperature is ≥ 0.1
+    torch.testing.assert_close(found, expected, atol=2 * 2**-9 / 0.1, rtol=0)
+    torch.testing.assert_close(gradient, plain, atol=0.05 * plain.abs().max().item(), rtol=0)
+
+
 @pytest.mark.parametrize(
     ("shapes", "message"),
     [

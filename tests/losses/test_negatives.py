@@ -114,6 +114,33 @@ def test_shared_negatives_in_float32_at_the_queue_of_the_papers(temperature):
     torch.testing.assert_close(gradient, plain, atol=1e-5 / temperature, rtol=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", LOSSES)
+def test_shared_negatives_under_autocast(name, dtype):
+    """In float32 whatever autocast says, but for SigLIP, which makes the tensor in bfloat16."""
+    rounding = 2**-8 / 0.1 if name == "siglip" else 1e-5  # of s/τ
+    q, keys = (x.detach().to(dtype) for x in shared_negatives(dtype=torch.float32))
+    positive = (q * keys[:6].flip(1)).sum(1).float()
+    plain = q.to(torch.float32, copy=True).requires_grad_()
+    expected = LOSSES[name](positive, SharedNegatives(plain, keys.float()))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = LOSSES[name](positive, SharedNegatives(q.requires_grad_(), keys))
+    torch.testing.assert_close(found, expected, atol=rounding, rtol=rounding)  # of one dtype
+    found.sum().backward()
+    expected.sum().backward()
+    assert q.grad.dtype == dtype
+    rounding = max(rounding, torch.finfo(dtype).eps)  # a gradient has its input's precision
+    atol = rounding * plain.grad.abs().max().item()
+    torch.testing.assert_close(q.grad.float(), plain.grad, atol=atol, rtol=rounding)
+
+
+def test_shared_negatives_without_data():
+    q, keys = (x.detach().to("meta") for x in shared_negatives())
+    q.requires_grad_()
+    SharedNegatives(q, keys).log_sum_exp(0.1).sum().backward()
+    assert q.grad.shape == q.shape
+
+
 def test_shared_negatives_are_never_made_as_a_whole():
     class Largest(TorchDispatchMode):
         size = 0
