@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from eqco import __version__
-from eqco.commands import steps, studies
+from eqco.commands import setup, steps, studies
 from eqco.errors import InputError, Interrupted
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     *(steps.prepare, steps.pretrain, steps.linear_eval, steps.knn_eval),
     *(studies.table, studies.compare, studies.claims, studies.select, studies.cells),
     *(studies.keep, studies.report, studies.theory, studies.plan, studies.status, studies.schema),
+    setup.doctor,
 )
 for command in COMMANDS:
     app.command()(command)

@@ -29,7 +29,7 @@ def claim(name: str, threads: int | None, ranks: int) -> torch.device:
         if ranks and gpus.count():
             raise InputError(
                 f"--device: auto: torch {torch.__version__} sees no GPU, but one is here: "
-                f"{_versions()}; --device cpu trains without one"
+                f"{versions()}; --device cpu trains without one"
             )
         return torch.device("cpu")
     try:
@@ -49,7 +49,8 @@ def _free_gpu() -> torch.device:
     return torch.device("cuda", gpus.claim(names))
 
 
-def _versions() -> str:
+def versions() -> str:
+    """The CUDA versions that torch is built for and that the driver is for, in words."""
     cuda, newest = torch.version.cuda, driver()
     allows = f"the driver is for CUDA {newest}" if newest else "no driver is found"
     return f"it is built for {f'CUDA {cuda}' if cuda else 'CPUs'}, {allows}"
