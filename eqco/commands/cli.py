@@ -11,7 +11,6 @@ from eqco.commands import setup, steps, studies
 from eqco.errors import InputError, Interrupted
 
 app = typer.Typer(
-    add_completion=False,
     pretty_exceptions_enable=False,
     no_args_is_help=True,
     help="Does contrastive learning need many negatives? A study is a YAML file in params/. "
@@ -46,7 +45,7 @@ def _options(
 def main() -> None:
     """Run a command. An error of the user's ends in one line, ``eqco: ...``, and exit code 1."""
     try:
-        app()
+        app(prog_name="eqco")  # for python -m eqco too
     except InputError as error:
         sys.exit(f"eqco: {error}")
     except Interrupted as error:

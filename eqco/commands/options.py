@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from eqco.errors import InputError
+
 if TYPE_CHECKING:
     from eqco.study.grid import Grid
     from eqco.study.study import Study
@@ -56,3 +58,16 @@ def grid(study: Path) -> "Grid":
 def folder(results: Path | None, study: "Study") -> Path:
     """The folder of a study's results."""
     return results or Path("results", study.study)
+
+
+def cells_of_the_study(context: typer.Context, incomplete: str) -> list[str]:
+    """The cells that a shell offers for ``--cell``, of the study file given before it.
+
+    None without a file, or if the file is wrong: a shell shows no message while it completes.
+    """
+    # an option at the end without its value stops the parsing: the arguments so far are in `args`
+    study = context.params.get("study") or next(map(Path, context.args), None)
+    try:
+        return [path for path in grid(study).cells if path.startswith(incomplete)] if study else []
+    except (InputError, OSError):
+        return []

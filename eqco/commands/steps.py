@@ -34,7 +34,11 @@ def prepare(
 def pretrain(
     study: StudyFile,
     cell: Annotated[
-        str, typer.Option(help="Path of the cell: method~simo/negatives~16/margin~eqco/seed~0")
+        str,
+        typer.Option(
+            help="Path of the cell: method~simo/negatives~16/margin~eqco/seed~0",
+            autocompletion=options.cells_of_the_study,
+        ),
     ],
     data: DataFolder,
     out: Annotated[Path, typer.Option(help="Folder for encoder.safetensors and pretrain.json")],

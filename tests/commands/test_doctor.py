@@ -94,6 +94,15 @@ def test_the_report_names_nobody_and_no_place(folder, monkeypatch):
     assert [word for word in [*private, f"{getpass.getuser()}@", "me@"] if word in text] == []
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_gpus_that_torch_can_use(folder, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    state, text = examine(folder)[1]["gpus"]
+    assert state == "ok"
+    assert torch.cuda.get_device_name(0) in text
+
+
 @without_a_gpu
 def test_a_gpu_that_torch_cannot_use(folder):
     code, found = examine(folder, CUDA_VISIBLE_DEVICES="0")

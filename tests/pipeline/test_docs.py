@@ -255,7 +255,12 @@ def test_commands_in_the_text_exist(page):
                 get_main_parser().parse_args(arguments)
 
 
-EQCO = {"--help": typer.main.get_command(app), **typer.main.get_command(app).commands}
+MAIN = typer.main.get_command(app)
+EQCO = {
+    "--help": MAIN,
+    **{option: MAIN for param in MAIN.params for option in param.opts},
+    **MAIN.commands,
+}
 
 
 def messages(page: Path) -> list[str]:
