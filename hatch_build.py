@@ -1,4 +1,7 @@
-"""Puts the revision that a wheel is built from into it, as eqco/REVISION."""
+"""Puts the revision that a wheel is built from into it, as eqco/REVISION.
+
+At a release's tag the version is the tag's, or nothing is built.
+"""
 
 import subprocess
 import tempfile
@@ -15,8 +18,18 @@ class Revision(BuildHookInterface):
         """Add the file, unless the build is editable or from a source distribution that has it."""
         if version == "editable" or Path(self.root, "eqco", "REVISION").exists():
             return
-        command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-        told = subprocess.run(command, cwd=self.root, capture_output=True, text=True, check=False)
+        tags = self._git("tag", "--points-at", "HEAD", "--list", "v[0-9]*").split()
+        if tags and f"v{self.metadata.version}" not in tags:
+            raise ValueError(
+                f"eqco/__init__.py: __version__: {self.metadata.version}: this commit is tagged "
+                f"{', '.join(tags)}; the version must be the tag's"
+            )
         file = Path(tempfile.mkdtemp(), "REVISION")
-        file.write_text(told.stdout)
+        file.write_text(self._git("describe", "--always", "--dirty", "--abbrev=12"))
         build_data["force_include"][str(file)] = "eqco/REVISION"
+
+    def _git(self, *arguments: str) -> str:
+        """The output of a git command; empty where there is no repository."""
+        command = ["git", *arguments]
+        told = subprocess.run(command, cwd=self.root, capture_output=True, text=True, check=False)
+        return told.stdout

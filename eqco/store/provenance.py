@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eqco import __version__
 from eqco.runtime.files import canonical
 from eqco.runtime.git import git
 from eqco.study.study import Study
@@ -17,7 +18,7 @@ from eqco.study.study import Study
 if TYPE_CHECKING:
     import torch
 
-PACKAGES = ("eqco", "torch", "torchvision", "numpy", "snakemake")
+PACKAGES = ("torch", "torchvision", "numpy", "snakemake")
 
 
 def provenance(device: "torch.device") -> dict[str, Any]:
@@ -25,7 +26,8 @@ def provenance(device: "torch.device") -> dict[str, Any]:
     import torch
 
     gpu = device.type == "cuda"
-    versions = {}
+    # an editable installation's metadata are of the day when it was installed
+    versions = {"eqco": __version__}
     for name in PACKAGES:
         with suppress(PackageNotFoundError):  # a GPU's machine may have no Snakemake
             versions[name] = version(name)

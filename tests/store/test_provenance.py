@@ -12,6 +12,7 @@ import pytest
 import torch
 from helpers import ROOT
 
+from eqco import __version__
 from eqco.store import provenance
 
 CPU = torch.device("cpu")
@@ -34,7 +35,7 @@ def revision_of(folder: Path) -> str:
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("checkout") / "eqco"
-    git(ROOT, "clone", "-q", "--no-hardlinks", "--depth", "1", f"file://{ROOT}", str(folder))
+    git(ROOT, "clone", "-q", "--no-tags", "--depth", "1", f"file://{ROOT}", str(folder))
     return folder
 
 
@@ -90,7 +91,11 @@ def test_peak_memory_is_in_megabytes_on_each_system(monkeypatch, system, unit):
 def test_what_is_not_installed_is_left_out(monkeypatch):
     monkeypatch.setattr(provenance, "PACKAGES", ("torch", "no-such-package"))
     versions = provenance.provenance(CPU)["versions"]
-    assert versions == {"python": platform.python_version(), "torch": version("torch")}
+    assert versions == {
+        "python": platform.python_version(),
+        "eqco": __version__,
+        "torch": version("torch"),
+    }
 
 
 @pytest.mark.gpu
