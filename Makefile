@@ -36,7 +36,7 @@ slurm-down: $(VENV)/installed
 lint: $(VENV)/installed-lint
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/snakefmt --check Snakefile workflow eqco/template/Snakefile
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
@@ -56,7 +56,7 @@ docs: $(VENV)/installed-docs
 format: $(VENV)/installed-lint
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
-	$(BIN)/snakefmt Snakefile workflow
+	$(BIN)/snakefmt Snakefile workflow eqco/template/Snakefile
 
 schema: params/schema.json
 

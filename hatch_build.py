@@ -1,4 +1,4 @@
-"""Puts the revision that a wheel is built from into it, as eqco/REVISION.
+"""Puts into a wheel its revision, as eqco/REVISION, and what `eqco new` needs, as eqco/project/.
 
 At a release's tag the version is the tag's, or nothing is built.
 """
@@ -11,13 +11,20 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
-class Revision(BuildHookInterface):
+class Additions(BuildHookInterface):
     """Runs before a wheel or a source distribution is built."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Add the file, unless the build is editable or from a source distribution that has it."""
-        if version == "editable" or Path(self.root, "eqco", "REVISION").exists():
+        """Add the files, unless the build is editable, which has them in the clone."""
+        if version == "editable":
             return
+        if self.target_name == "wheel":
+            for name in self.config["project"]:
+                build_data["force_include"][str(Path(self.root, name))] = f"eqco/project/{name}"
+        if not Path(self.root, "eqco", "REVISION").exists():  # a source distribution has it
+            self._add_revision(build_data)
+
+    def _add_revision(self, build_data: dict[str, Any]) -> None:
         tags = self._git("tag", "--points-at", "HEAD", "--list", "v[0-9]*").split()
         if tags and f"v{self.metadata.version}" not in tags:
             raise ValueError(

@@ -25,7 +25,14 @@ from eqco.study.study import Study
 LONGEST = (
     *("test_dvc", "test_endings", "test_docs", "test_left_behind", "test_workflow"),
     *("test_disturbed_cells", "test_quick", "test_executor", "test_chaos", "test_long_waits"),
-    *("test_slurm_grid", "test_archived", "test_requeues", "test_distributed", "test_checkpoint"),
+    *(
+        "test_slurm_grid",
+        "test_archived",
+        "test_requeues",
+        "test_distributed",
+        "test_checkpoint",
+        "test_new",
+    ),
 )
 
 torch.set_num_threads(1)

@@ -20,7 +20,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     *(steps.prepare, steps.pretrain, steps.linear_eval, steps.knn_eval),
     *(studies.table, studies.compare, studies.claims, studies.select, studies.cells),
     *(studies.keep, studies.report, studies.theory, studies.plan, studies.status, studies.schema),
-    setup.doctor,
+    *(setup.doctor, setup.new),
 )
 for command in COMMANDS:
     app.command()(command)

@@ -72,7 +72,7 @@ def _packages() -> Found:
         if not one.specifier.contains(found, prereleases=True):
             wrong.append(f"{one.name} is {found}, not {one.specifier}")
     if wrong:
-        return "fix", f"{python}; {', '.join(wrong)}: pip install --editable ."
+        return "fix", f"{python}; {', '.join(wrong)}: install eqco again, with its dependencies"
     return "ok", f"{python}, {len(wanted)} packages"
 
 
@@ -213,7 +213,7 @@ def _dvc() -> Found:
 def _project() -> Found:
     lacking = [name for name in ("Snakefile", "params/demo.yaml") if not Path(name).exists()]
     if lacking:
-        return "fix", f"no {' and no '.join(lacking)} here: go to the repository's root"
+        return "fix", f"no {' and no '.join(lacking)} here: go to a project's root, or eqco new DIR"
     return "ok", "Snakefile and params/demo.yaml are here"
 
 

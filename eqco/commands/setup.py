@@ -1,5 +1,6 @@
-"""The commands before a study: check a machine."""
+"""The commands before a study: check a machine, make a project."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -33,3 +34,16 @@ def doctor(
         print(json.dumps(found, indent=2))
     if any(one["state"] == "fix" for one in found):
         raise typer.Exit(1)
+
+
+def new(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="New or empty folder")],
+) -> None:
+    """Make a project folder for studies of your own, which runs with the installed package.
+
+    It has a Snakefile, profiles, the demo's study, the schema of studies, .gitignore and dvc.yaml.
+    """
+    from eqco.commands.new import make_project
+
+    make_project(folder)
+    print(f"{folder}: a project; there, `snakemake -n` shows what would run")

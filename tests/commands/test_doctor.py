@@ -217,7 +217,12 @@ def without(distribution: str, *modules: str, folder: Path) -> dict[str, str]:
     ("distribution", "code", "check", "expected"),
     [
         ("dvc", 0, "dvc", "not installed; only versions of results need it: pip install dvc"),
-        ("snakemake", 1, "packages", "snakemake is missing: pip install --editable ."),
+        (
+            "snakemake",
+            1,
+            "packages",
+            "snakemake is missing: install eqco again, with its dependencies",
+        ),
         ("torch", 1, "torch", "cannot be imported, ModuleNotFoundError: install torch again"),
     ],
 )
