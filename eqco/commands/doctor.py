@@ -27,7 +27,6 @@ Found = tuple[State, str]
 DEMO_DISK = 100e6  # bytes; the demo wrote 36 MB
 CELL_MEMORY = 0.5e9  # bytes of one of its cells, and of Snakemake and the fork server together
 SLURM_SECONDS = 10  # to wait for a controller
-ARRAY = JOBS = 1000  # the executor's --submitit-array-size, and `jobs` of profiles/slurm
 BUILT_IN = ("", "http", "https", "local")  # remotes that DVC reaches without a plugin
 
 
@@ -179,11 +178,6 @@ def _slurm() -> Found:
         return "note", "on PATH, but no controller answers: a grid runs on this machine"
     names = ("SLURM_VERSION", "MaxArraySize", "MaxJobCount")
     found = ", ".join(f"{name} {values[name]}" for name in names if name in values)
-    options = [("--submitit-array-size", int(values["MaxArraySize"]) - 1, ARRAY)]
-    options += [("--jobs", int(values.get("MaxJobCount", JOBS)), JOBS)]
-    smaller = [f"{option} {limit}" for option, limit, ours in options if limit < ours]
-    if smaller:
-        return "note", f"{found}: snakemake --profile slurm {' '.join(smaller)}"
     return "ok", found
 
 
