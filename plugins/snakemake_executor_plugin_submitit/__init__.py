@@ -22,6 +22,7 @@ from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
 from snakemake_interface_executor_plugins.jobs import JobExecutorInterface
 from snakemake_interface_executor_plugins.settings import CommonSettings
 
+from snakemake_executor_plugin_submitit import efficiency
 from snakemake_executor_plugin_submitit.clusters import CLUSTERS, State, why
 from snakemake_executor_plugin_submitit.command import RunCommand
 from snakemake_executor_plugin_submitit.digests import Digests
@@ -73,6 +74,7 @@ class Executor(RemoteExecutor):
             if name not in OF_THE_SITE:
                 del os.environ[name]
         folder = Path(FOLDER).absolute()
+        self.efficiency = folder / "efficiency.csv"
         try:
             self.cluster = CLUSTERS[settings.cluster]()
             self.run = Run.start(folder, settings.cluster)
@@ -286,6 +288,8 @@ class Executor(RemoteExecutor):
         """Delete the files of ended jobs, except the logs of failures."""
         for watched in _watched(info):
             self._run_of(watched).end(watched.id)
+            if watched.outcome and not watched.stale:
+                efficiency.append(self.efficiency, watched.id, info.job, watched.outcome)
             kept = {watched.log.name} if self.workflow.executor_settings.keep_logs else set()
             if watched.stale or not watched.ending:
                 for path in watched.folder.glob(f"{watched.id}_*"):

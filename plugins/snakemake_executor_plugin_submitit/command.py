@@ -6,6 +6,7 @@ Jobs unpickle this module, so it imports neither Snakemake nor anything slow.
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import time
@@ -28,10 +29,16 @@ class Outcome:
     Attributes:
         code: its exit code; None if it was stopped and may not be requeued again.
         out_of_memory: whether the kernel killed it out of memory.
+        seconds: from its start to its end.
+        cpu_seconds: of all of its processes.
+        max_rss_mb: the most memory that one of its processes held, in MiB.
     """
 
     code: int | None
     out_of_memory: bool = False
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    max_rss_mb: float = 0.0
 
 
 def outcome_file(folder: Path, id_: str) -> Path:
@@ -76,7 +83,7 @@ class RunCommand:
         self._group: int | None = None  # a signal may come before there is one
 
     def __call__(self) -> None:
-        kills = oom_kills()
+        kills, start = oom_kills(), time.monotonic()
         environment = {**os.environ, **self.changes}
         process = subprocess.Popen(
             self.command,
@@ -94,7 +101,15 @@ class RunCommand:
             self._end(signal.SIGTERM)
             raise
         process.returncode = os.waitstatus_to_exitcode(status)
-        self._leave(Outcome(process.returncode, oom_kills() > kills))
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        outcome = Outcome(
+            process.returncode,
+            oom_kills() > kills,
+            seconds=time.monotonic() - start,
+            cpu_seconds=used.ru_utime + used.ru_stime,
+            max_rss_mb=used.ru_maxrss / 1024,
+        )
+        self._leave(outcome)
         if process.returncode != 0:
             raise SystemExit(1)  # no other code: submitit's local jobs give one a meaning
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from submitit.core.utils import JobPaths
 
 from snakemake_executor_plugin_submitit.clusters import State
-from snakemake_executor_plugin_submitit.command import outcome_file, read_outcome
+from snakemake_executor_plugin_submitit.command import Outcome, outcome_file, read_outcome
 
 PREEMPTED_SECONDS = 30  # for which a job may be out before it is queued again
 
@@ -25,6 +25,7 @@ class Watched:
         stale: whether it was cancelled because its dependencies have changed.
         ending: the rest of a sentence that begins with the job; empty after success; None before
             the end.
+        outcome: its own word on its end.
         state: the scheduler's last word; None if it has said nothing.
         missed: when its outcome was first looked for in vain, by the monotonic clock.
     """
@@ -36,6 +37,7 @@ class Watched:
     alive: bool = False
     stale: bool = False
     ending: str | None = None
+    outcome: Outcome | None = None
     state: State | None = None
     missed: float | None = None
 
@@ -67,6 +69,7 @@ class Watched:
             why = " ".join(f"{type(error).__name__}: {error}".split())
             self.ending = f"left a result that cannot be read: {why}"
             return
+        self.outcome = outcome
         if outcome.code is None:
             self.ending = f"was stopped again after {requeues} requeues"
         elif outcome.code == 0:

@@ -1,5 +1,6 @@
 """The executor on a real SLURM: what is asked for, and arrays."""
 
+import csv
 import os
 import subprocess
 import time
@@ -166,7 +167,21 @@ def test_ready_jobs_are_one_array_and_all_are_asked_for_at_once(array):
     assert count == {}
     assert len(project.jobs()) == 6
     assert len({id_.split("_")[0] for id_ in project.jobs()}) == 1
-    assert list((project.folder / ".snakemake/submitit").iterdir()) == []
+    (left,) = (project.folder / ".snakemake/submitit").iterdir()
+    assert left.name == "efficiency.csv"
+
+
+def test_a_table_says_what_each_job_used(array):
+    project, _ = array
+    lines = csv.DictReader((project.folder / ".snakemake/submitit/efficiency.csv").open())
+    jobs = {line["wildcards"]: line for line in lines}
+    assert set(jobs) == {f"i={i}" for i in range(6)}
+    assert {line["job"] for line in jobs.values()} == set(project.jobs())
+    for line in jobs.values():
+        assert (line["rule"], line["exit_code"], line["cpus"]) == ("toy", "0", "1")
+        assert 0 < float(line["cpu_efficiency"]) <= 1.5  # Snakemake's own start
+        assert float(line["max_rss_mb"]) > 20
+        assert line["mem_mb"] == "100"
 
 
 def test_no_more_of_an_array_run_at_once_than_asked_for(array, slurm):
