@@ -1,4 +1,4 @@
-"""Workflows of other kinds end in the same files as by Snakemake's own executor, after a kill too."""
+"""Workflows of other kinds end in the files of Snakemake's own executor, after a kill too."""
 
 import subprocess
 from pathlib import Path
