@@ -101,7 +101,8 @@ def run(jobs: int, limit: int, slots: int, seconds: float) -> dict[str, float]:
         model, files = Model(folder, slots, seconds), 0
         while not (ended := os.wait4(process.pid, os.WNOHANG))[0]:
             model.tick()
-            files = max(files, sum(1 for _ in (folder / ".snakemake").rglob("*")))
+            listed = os.walk(folder / ".snakemake/submitit")
+            files = max(files, sum(len(names) for _, _, names in listed))
             time.sleep(0.5)
         wall = time.perf_counter() - start
         _, status, usage = ended

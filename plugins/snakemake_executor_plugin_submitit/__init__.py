@@ -290,10 +290,9 @@ class Executor(RemoteExecutor):
             self._run_of(watched).end(watched.id)
             if watched.outcome and not watched.stale:
                 efficiency.append(self.efficiency, watched.id, info.job, watched.outcome)
-            kept = {watched.log.name} if self.workflow.executor_settings.keep_logs else set()
             if watched.stale or not watched.ending:
-                for path in watched.folder.glob(f"{watched.id}_*"):
-                    if path.name not in kept:
+                for path in watched.files:
+                    if path != watched.log or not self.workflow.executor_settings.keep_logs:
                         path.unlink(missing_ok=True)
 
     def _run_of(self, watched: Watched) -> Run:

@@ -46,6 +46,13 @@ class Watched:
         return JobPaths(self.folder, self.id).stdout
 
     @property
+    def files(self) -> list[Path]:
+        """All that submitit and the job leave; to list the folder would cost more and more."""
+        paths = JobPaths(self.folder, self.id)
+        pickles = (paths.submitted_pickle, paths.result_pickle)
+        return [*pickles, paths.stdout, outcome_file(self.folder, self.id)]
+
+    @property
     def is_void(self) -> bool:
         """Whether its end is meaningless for the outputs: it was stale, or had died long before."""
         return self.stale or (bool(self.ending) and self.adopted and not self.alive)
