@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SLURM ?= /tmp/eqco-slurm
+EXECUTOR := plugins/snakemake-executor-plugin-submitit
 
 .DELETE_ON_ERROR:
 .PHONY: demo test test-slow test-all lint bench claims docs format schema slurm-up slurm-down
@@ -28,10 +29,10 @@ test-all: test test-slow
 # A SLURM of two nodes on this machine, to try `snakemake --profile slurm` on; needs root.
 slurm-up: $(VENV)/installed
 	sh .ci/packages.sh slurm
-	PATH="$$PATH:/usr/sbin" $(BIN)/python tests/slurm/cluster.py up $(SLURM)
+	PATH="$$PATH:/usr/sbin" $(BIN)/python $(EXECUTOR)/tests/cluster.py up $(SLURM)
 
 slurm-down: $(VENV)/installed
-	$(BIN)/python tests/slurm/cluster.py down $(SLURM)
+	$(BIN)/python $(EXECUTOR)/tests/cluster.py down $(SLURM)
 
 lint: $(VENV)/installed-lint
 	$(BIN)/ruff check

@@ -6,7 +6,7 @@ PATH=$PATH:/usr/sbin
 for what; do
     case $what in
     slurm)
-        tests=tests/slurm
+        tests="the executor on a SLURM"
         programs="slurmctld slurmd munged sbatch slurmdbd mariadbd"
         packages="slurmctld slurmd slurm-client munge slurmdbd slurm-wlm-mysql-plugin
             mariadb-server-core mariadb-client-core"

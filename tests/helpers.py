@@ -7,13 +7,11 @@ import os
 import shutil
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 from PIL import Image
 
@@ -27,6 +25,13 @@ from eqco.study.load import parse_study
 from eqco.study.study import Study
 
 ROOT = Path(__file__).parents[1]
+EXECUTOR = "plugins/snakemake-executor-plugin-submitit"  # a distribution of its own as well
+PLUGINS = ("plugins", EXECUTOR)  # on sys.path
+PACKAGES = (
+    "eqco",
+    "plugins/snakemake_logger_plugin_eqco",
+    f"{EXECUTOR}/snakemake_executor_plugin_submitit",
+)
 TINY = ROOT / "tests" / "tiny.yaml"
 # for root, and silent where there is no network
 CHROMIUM_FLAGS = [
@@ -69,21 +74,16 @@ def copy_project(folder: Path, *more: str) -> None:
         shutil.copy(ROOT / name, folder / name, follow_symlinks=False)
 
 
+def python_path(folder: Path) -> str:
+    """PYTHONPATH for a copy of the project with its plugins."""
+    return os.pathsep.join(map(str, (folder, *(folder / name for name in PLUGINS))))
+
+
 def cold(folder: Path) -> dict[str, str]:
     """An environment for the package that lies in ``folder``, without the tests' fork server."""
     environment = {**os.environ, "PYTHONPATH": str(folder)}
     environment.pop(forkserver.VARIABLE, None)
     return environment
-
-
-def processes_in(folder: Path) -> list[psutil.Process]:
-    """Every process whose working directory is ``folder`` or lies in it."""
-    found = []
-    for process in psutil.process_iter():
-        with suppress(psutil.Error, OSError):
-            if Path(process.cwd()).is_relative_to(folder):
-                found.append(process)
-    return found
 
 
 def image_folder(folder: Path, *, classes: int, train: int, test: int) -> Path:

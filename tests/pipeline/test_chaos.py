@@ -15,7 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from helpers import TINY, copy_project, processes_in, with_values
+from helpers import TINY, copy_project, with_values
+from project import processes_in
 
 KILLS = int(os.environ.get("EQCO_KILLS", "8"))
 SEED = int(os.environ.get("EQCO_SEED", random.SystemRandom().randrange(10**6)))

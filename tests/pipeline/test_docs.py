@@ -24,7 +24,7 @@ import torch
 import typer
 import yaml
 from dvc.cli.parser import get_main_parser
-from helpers import ROOT, TINY, idx, with_values
+from helpers import EXECUTOR, PACKAGES, ROOT, TINY, idx, with_values
 from snakemake.cli import get_argument_parser
 
 import eqco
@@ -41,6 +41,8 @@ PAGES = [
     ROOT / "docs" / "tutorial.md",
     *sorted(set(ROOT.glob("docs/*.md")) - {ROOT / "docs" / "tutorial.md"}),
     ROOT / "CONTRIBUTING.md",
+    ROOT / EXECUTOR / "README.md",
+    *sorted(ROOT.glob(f"{EXECUTOR}/docs/*.md")),
     ROOT / "params" / "README.md",
     ROOT / "published" / "README.md",
     ROOT / "results" / "README.md",
@@ -65,7 +67,7 @@ INSTEAD = {
         "Snakemake and DVC as forks, which take seconds less; test_workflow: they are the same",
     ),
     r"^make (test|lint|bench)\b": (r"make -n \1", "minutes, and this is one of the tests"),
-    r"^make (slurm-\w+)": (r"make -n \1", "tests/slurm starts and stops one"),
+    r"^make (slurm-\w+)": (r"make -n \1", "tests of SLURM start and stop one"),
     r"--profile slurm (?=--configfile)": (
         "--profile slurm --submitit-cluster local --jobs 2 ",
         "processes in the place of jobs; tests/slurm has a SLURM",
@@ -276,7 +278,7 @@ def printed(tiny_values, tmp_path_factory) -> str:
     """What the code can print: the source, each text in one line, and what mistakes make of it."""
     sources = [
         path.read_text()
-        for folder in ("eqco", "workflow", "plugins", ".ci")
+        for folder in (*PACKAGES, "workflow", ".ci")
         for path in (ROOT / folder).rglob("*")
         if path.suffix in (".py", ".smk", ".sh")
     ]
@@ -306,7 +308,12 @@ def raised(call: Callable[[], object]) -> str:
     return str(caught.value)
 
 
-@each_page([ROOT / "docs" / f"{name}.md" for name in ("troubleshooting", "cluster", "dvc")])
+@each_page(
+    [
+        *(ROOT / "docs" / f"{name}.md" for name in ("troubleshooting", "cluster", "dvc")),
+        ROOT / EXECUTOR / "docs" / "further.md",
+    ]
+)
 def test_messages_are_ones_that_the_code_prints(page, printed):
     wrong = []
     for message in set(messages(page)) - set(OTHERS):

@@ -8,13 +8,15 @@ from collections.abc import Iterable
 from importlib.metadata import packages_distributions
 
 import pytest
-from helpers import ROOT
+from helpers import EXECUTOR, PACKAGES, PLUGINS, ROOT
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ABOUT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 OWN = {
-    path.stem for place in (".", "plugins", "tests", "tests/*") for path in ROOT.glob(f"{place}/*")
+    path.stem
+    for place in (".", *PLUGINS, f"{EXECUTOR}/tests", "tests", "tests/*")
+    for path in ROOT.glob(f"{place}/*")
 }
 # not imported: pandas imports tabulate, and DVC is a command
 COMMANDS = {"tabulate", "dvc"}
@@ -50,11 +52,11 @@ GROUPS = ("test", "lint", "docs")
 
 
 def test_the_dependencies_are_what_the_package_and_the_plugins_import():
-    assert imported("eqco", "plugins") == DEPENDENCIES - COMMANDS
+    assert imported(*PACKAGES) == DEPENDENCIES - COMMANDS
 
 
 def test_tests_import_the_dependencies_and_their_group_alone():
-    assert imported("tests") <= DEPENDENCIES | group("test")
+    assert imported("tests", f"{EXECUTOR}/tests") <= DEPENDENCIES | group("test")
 
 
 @pytest.mark.parametrize("name", GROUPS)

@@ -5,11 +5,11 @@ import re
 from pathlib import Path
 
 import pytest
-from helpers import ROOT
+from helpers import PACKAGES, ROOT
 
 # "What is kept of a study" hides its noun; "An archive of a study" does not
 OPENINGS = re.compile(r"(What|Of|Where|How|By|As|From|Be|Over)\b")
-FILES = sorted(path for room in ("eqco", "plugins") for path in (ROOT / room).rglob("*.py"))
+FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))

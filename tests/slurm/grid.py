@@ -9,8 +9,8 @@ from pathlib import Path
 
 import psutil
 import yaml
-from helpers import TINY, copy_project, processes_in
-from project import Project
+from helpers import TINY, copy_project
+from project import Project, processes_in
 
 OF_THE_STUDY = ("--configfile", "tiny.yaml")
 SMALL = (

@@ -18,6 +18,7 @@ from grid import (
     slow_down,
     table,
 )
+from helpers import python_path
 from project import Project
 
 
@@ -83,7 +84,7 @@ def test_a_cell_runs_on_the_gpu_that_slurm_gives_it(grid, digits):
 def test_it_runs_without_slurm(tmp_path, digits, short):
     """Both cells in one process of this machine, as a group."""
     grid = Project(tmp_path)
-    grid.environment["PYTHONPATH"] = f"{tmp_path}:{tmp_path / 'plugins'}"
+    grid.environment["PYTHONPATH"] = python_path(tmp_path)
     copy_of_the_project(tmp_path, epochs=2, seeds=2, data=digits)
     options = ("--submitit-cluster", "local", "--jobs", "2", "--group-components", "cell=2")
     code = grid.run("table.csv", *SMALL, *options, profile=True)

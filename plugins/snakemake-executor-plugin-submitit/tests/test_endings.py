@@ -9,8 +9,7 @@ from typing import NamedTuple
 import psutil
 import pytest
 from cluster import Cluster, wait_until
-from helpers import processes_in
-from project import Project, a_job, toy
+from project import Project, a_job, processes_in, toy
 
 TELL_ID = "echo ${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID > $0.id\n"
 JOBS = {

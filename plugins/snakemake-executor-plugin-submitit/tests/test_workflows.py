@@ -100,7 +100,7 @@ WORKFLOWS = {
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """What a workflow has made, its logs included.
+    """Files that a workflow has made, its logs included.
 
     A temporary file may outlive a killed Snakemake, whatever the executor.
     """

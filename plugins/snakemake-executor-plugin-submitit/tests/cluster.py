@@ -1,6 +1,6 @@
 """A real SLURM of two nodes on this machine, under one folder: cluster.py up|down FOLDER [--sacct].
 
-Needs Debian's packages (.ci/packages.sh) and root. Both nodes are this machine: each has 16 CPUs
+Needs Debian's packages (README.md) and root. Both nodes are this machine: each has 16 CPUs
 and two GPUs that are clones of /dev/null, so that requests for them are scheduled and granted for
 real.
 It listens on the loopback interface alone.
@@ -131,7 +131,7 @@ def missing(accounting: bool = False) -> str:
         return "needs Linux and root"
     wanted = PROGRAMS + (ACCOUNTING_PROGRAMS if accounting else ())
     lacking = [name for name in wanted if shutil.which(name) is None]
-    return f"needs {', '.join(lacking)}: sh .ci/packages.sh slurm installs it" if lacking else ""
+    return f"needs {', '.join(lacking)}: README.md has Debian's packages" if lacking else ""
 
 
 class Cluster:

@@ -67,7 +67,7 @@ class Run:
         return run
 
     def settle(self, where: str) -> None:
-        """Where its jobs are; nothing may be submitted before."""
+        """Write down where its jobs are; nothing may be submitted before."""
         self.where = where
         self._write()
 

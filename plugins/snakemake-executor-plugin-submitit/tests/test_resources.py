@@ -1,4 +1,4 @@
-"""What sbatch is asked for, by the names of resources that workflows have for it."""
+"""Options that sbatch gets, by the names of resources that workflows have for it."""
 
 from collections.abc import Iterator
 

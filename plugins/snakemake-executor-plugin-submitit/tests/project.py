@@ -14,9 +14,18 @@ from pathlib import Path
 
 import psutil
 from cluster import Cluster, wait_until
-from helpers import processes_in
 
 COLD = (sys.executable, "-m", "snakemake")
+
+
+def processes_in(folder: Path) -> list[psutil.Process]:
+    """Every process whose working directory is ``folder`` or lies in it."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if Path(process.cwd()).is_relative_to(folder):
+                found.append(process)
+    return found
 
 
 class Project:

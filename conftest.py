@@ -1,4 +1,4 @@
-"""What many tests start from: a tiny study, its packed data, a trained cell."""
+"""The start of many tests: a tiny study, its packed data, fork servers, real SLURMs."""
 
 import os
 import signal
@@ -20,6 +20,8 @@ from eqco import forkserver
 from eqco.data import sources
 from eqco.study.load import load_study, parse_study
 from eqco.study.study import Study
+
+pytest_plugins = ["slurms"]  # of the tests of the executor
 
 # Workers take files in this order, the longest first; files that compute and that wait alternate.
 LONGEST = (

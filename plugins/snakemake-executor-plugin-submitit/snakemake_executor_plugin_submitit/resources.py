@@ -103,7 +103,7 @@ def _memory(resources: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _options(resources: dict[str, Any], name: str) -> dict[str, Any]:
-    """What ``slurm_extra`` and the rest ask of sbatch."""
+    """Options of sbatch that ``slurm_extra`` and the rest ask for."""
     options: dict[str, Any] = {}
     for option in shlex.split(str(resources.get("slurm_extra") or "")):
         key, equals, value = option.partition("=")

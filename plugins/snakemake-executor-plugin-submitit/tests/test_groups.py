@@ -7,8 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 from cluster import wait_until
-from helpers import processes_in
-from project import Project
+from project import Project, processes_in
 
 ONE_GPU = (
     *("--submitit-cluster", "local", "--resources", "gpus=1"),
