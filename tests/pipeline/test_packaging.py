@@ -5,7 +5,7 @@ import re
 import sys
 import tomllib
 from collections.abc import Iterable
-from importlib.metadata import packages_distributions
+from importlib.metadata import packages_distributions, version
 
 import pytest
 from helpers import EXECUTOR, PACKAGES, PLUGINS, ROOT
@@ -48,11 +48,30 @@ def imported(*folders: str) -> set[str]:
 
 
 DEPENDENCIES = names(ABOUT["project"]["dependencies"])
+PLUGIN = tomllib.loads((ROOT / EXECUTOR / "pyproject.toml").read_text())
 GROUPS = ("test", "lint", "docs")
 
 
 def test_the_dependencies_are_what_the_package_and_the_plugins_import():
     assert imported(*PACKAGES) == DEPENDENCIES - COMMANDS
+
+
+def test_the_executors_own_dependencies_are_what_it_imports_and_fit_what_is_installed():
+    texts = PLUGIN["project"]["dependencies"]
+    assert imported(f"{EXECUTOR}/snakemake_executor_plugin_submitit") == names(texts)
+    assert names(texts) < DEPENDENCIES
+    for one in map(Requirement, texts):
+        assert one.specifier.contains(version(one.name)), one
+    tools = names(PLUGIN["dependency-groups"]["test"])
+    assert imported(f"{EXECUTOR}/tests") <= names(texts) | tools
+
+
+def test_the_executor_has_the_license_and_the_python_of_the_project_and_tells_its_version():
+    for key in ("license", "requires-python"):
+        assert PLUGIN["project"][key] == ABOUT["project"][key]
+    assert (ROOT / EXECUTOR / "LICENSE").read_text() == (ROOT / "LICENSE").read_text()
+    (latest, *_) = re.findall(r"^## (\S+)", (ROOT / EXECUTOR / "CHANGELOG.md").read_text(), re.M)
+    assert latest in (PLUGIN["project"]["version"], "Unreleased")
 
 
 def test_tests_import_the_dependencies_and_their_group_alone():

@@ -11,6 +11,20 @@ from cluster import Cluster, missing
 from made import Made
 from project import Project
 
+# the fixtures that start one; most tests ask for them through others
+STARTED = {"slurm", "another_slurm", "slurm_with_sacct", "slurm_with_cgroups"}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slurm: starts a SLURM; skipped where it is not installed")
+
+
+@pytest.hookimpl(tryfirst=True)  # before ``-m`` chooses by it
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if STARTED.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker("slurm")
+
 
 def started(*, accounting: bool = False, cgroup: bool = False) -> Iterator[Cluster]:
     if why := missing(accounting):

@@ -81,6 +81,7 @@ def by_sacct(slurm_with_sacct, projects) -> Ended:
     return ended(projects(slurm_with_sacct), slurm_with_sacct, "well", "cancelled")
 
 
+@pytest.mark.slurm  # it asks for its fixture by name
 @pytest.mark.parametrize("by", ["squeue", "sacct"])
 def test_a_cancelled_job_is_told_and_the_others_are_kept(by, request):
     project, log, ids = request.getfixturevalue(f"by_{by}")
