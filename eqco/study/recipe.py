@@ -121,6 +121,12 @@ class Pretrain(Section):
         description="one draw of K negatives shared by all queries of a step, or a draw a query",
     )
     symmetric: bool = Field(False, description="both views are queries; for moco and simmoco")
+    batch_norm_per_view: bool = Field(
+        False,
+        description="each view has batch norms' statistics of its own, for simclr, whose authors "
+        "have those of both views together; all other methods pass each view by itself",
+        exclude_if=lambda each: not each,  # a study without this key stays the same
+    )
     precision: Literal["float32", "bfloat16"] = Field(
         "float32",
         description="of the networks' passes; weights, similarities and the loss stay float32",

@@ -114,6 +114,13 @@ def symmetric_methods(study: "Study") -> Iterator[Problem]:
             yield key, method, f"pretrain.symmetric is a choice of {able} alone"
 
 
+def batch_norm_of_views(study: "Study") -> Iterator[Problem]:
+    """``pretrain.batch_norm_per_view`` is a choice of SimCLR: the others have no other way."""
+    for _, key, method, recipe in _methods(study):
+        if recipe.batch_norm_per_view and method != "simclr":
+            yield key, method, "pretrain.batch_norm_per_view is a choice of simclr alone"
+
+
 def key_encoders(study: "Study") -> Iterator[Problem]:
     """``evaluate.key_encoder`` needs methods that have one."""
     for _, key, method, _ in _methods(study):
@@ -220,6 +227,7 @@ RULES: tuple[Callable[["Study"], Iterator[Problem]], ...] = (
     enough_candidates,
     all_candidates,
     symmetric_methods,
+    batch_norm_of_views,
     key_encoders,
     support_set,
     margins_where_they_are_read,

@@ -106,7 +106,9 @@ def by_hand(model, method: str, generator: torch.Generator) -> list[tuple[list, 
     shared, symmetric = model.shared, model.recipe.symmetric
     model = copy.deepcopy(model)
     if method == "simclr":
-        z = model.encoder(torch.cat([x1, x2]))
+        per_view = model.recipe.batch_norm_per_view
+        each = [model.encoder(x1), model.encoder(x2)] if per_view else []
+        z = torch.cat(each) if each else model.encoder(torch.cat([x1, x2]))
         columns = sample(2 * N, 2 * N - 2, K, generator, shared=shared).tolist()
         rows = []
         for i in range(2 * N):
@@ -154,7 +156,7 @@ VARIANTS = [
     (method, {"sampling": sampling, "symmetric": symmetric})
     for method, sampling, symmetric in product(METHODS, ("shared", "independent"), (False, True))
     if METHODS[method].symmetric or not symmetric
-]
+] + [("simclr", {"sampling": "shared", "symmetric": False, "batch_norm_per_view": True})]
 
 
 @pytest.mark.parametrize(("method", "changes"), VARIANTS, ids=str)
@@ -168,6 +170,17 @@ def test_the_similarities_of_every_anchor(method, changes):
     for (s0, s), (e0, e) in zip(found, expected, strict=True):
         assert s0 == pytest.approx(e0, abs=2e-5)
         assert s == pytest.approx(e, abs=2e-5)
+
+
+def test_batch_norm_sees_both_views_of_simclr_together_unless_it_is_told_not_to():
+    """A brighter second view: its own statistics take that out, common ones do not."""
+    view1, view2 = views()
+    found = []
+    for per_view in (False, True):
+        model = build("simclr", batch_norm_per_view=per_view)
+        dark, bright = (similarities(model, view1, a * view2, seeded()) for a in (1, 3))
+        found.append(torch.dist(dark[0], bright[0]).item())
+    assert found[1] < 0.2 * found[0]
 
 
 @pytest.mark.parametrize("method", METHODS)

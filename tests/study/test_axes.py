@@ -55,6 +55,7 @@ VALUES: dict[str, list[Any]] = {
     "pretrain.ema": [0, 0.5],
     "pretrain.sampling": ["shared", "independent"],
     "pretrain.symmetric": [False, True],
+    "pretrain.batch_norm_per_view": [True, False],
     "pretrain.precision": ["float32", "bfloat16"],
     "pretrain.queue": [16, 32],
     "loss.inter": [0.5, 1],
@@ -94,6 +95,8 @@ def test_a_cell_is_the_same_as_with_its_value_in_the_recipe(base, key):
         changes = {"grid.0.losses": [loss], "grid.0.margins": [0]}
     if key == "network.zero_init_residual":
         changes = {"network.backbone": "resnet18"}
+    if key == "pretrain.batch_norm_per_view":
+        changes = {"grid.0.methods": ["simclr"]}
     base = with_values(base, changes)
     axis = parse_study(with_values(base, {"grid.0.with": {key: VALUES[key]}}), "axis")
     assert len(cells(axis)) == 2

@@ -201,6 +201,10 @@ BAD = [
         {"pretrain.symmetric": True},
         "grid.0.methods.0: simo: pretrain.symmetric is a choice of moco",
     ),
+    (
+        {"pretrain.batch_norm_per_view": True},
+        "grid.0.methods.0: simo: pretrain.batch_norm_per_view is a choice of simclr alone",
+    ),
     ({"pretrain.queue": 0}, "pretrain.queue: 0: input should be greater than or equal to 1"),
     ({"loss": {"inter": 0}}, "loss.inter: 0: input should be greater than 0"),
     ({"loss": {"bias": math.inf}}, "loss.bias: inf: input should be a finite number"),

@@ -230,7 +230,8 @@ class Executor(RemoteExecutor):
         settings = self.workflow.executor_settings
         jobs = [watched for info in submitted for watched in _watched(info)]
         for folder in {watched.folder for watched in jobs}:
-            os.utime(folder)  # or a network file system may remember that a file was not there
+            with suppress(OSError):
+                os.utime(folder)  # or a network file system may remember that a file was not there
         for watched in jobs:
             if watched.ending is None:
                 watched.ask(settings.requeues)
@@ -268,7 +269,7 @@ class Executor(RemoteExecutor):
         """Report the success or failure of a job that has ended."""
         if failed := [watched for watched in _watched(info) if watched.ending]:
             for watched in failed:
-                if watched.may_run:  # it is unknown, which is not dead
+                if watched.may_run:  # unknown is not dead
                     self._cancel([watched.id], watched.name)
             message = "; ".join(f"{one.id} {one.ending}; log: {one.log}" for one in failed)
             self._fail(info, message, [one.log for one in failed])
@@ -289,7 +290,8 @@ class Executor(RemoteExecutor):
         for watched in _watched(info):
             self._run_of(watched).end(watched.id)
             if watched.outcome and not watched.stale:
-                efficiency.append(self.efficiency, watched.id, info.job, watched.outcome)
+                with suppress(OSError):  # a full disk costs a line, no job
+                    efficiency.append(self.efficiency, watched.id, info.job, watched.outcome)
             if watched.stale or not watched.ending:
                 for path in watched.files:
                     if path != watched.log or not self.workflow.executor_settings.keep_logs:

@@ -5,6 +5,7 @@ import re
 import subprocess
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from logging import Logger
 from typing import Any
@@ -150,7 +151,12 @@ class Submission:
         self.tries, self.failing_since, self.waiting_since = 0, None, None
         self.at_most = min(2 * self.at_most, self.array_size)
         ids = [job.job_id for job in jobs]
-        self.run.add(Record(name, dict(zip(ids, outputs, strict=True))))
+        try:
+            self.run.add(Record(name, dict(zip(ids, outputs, strict=True))))
+        except OSError as error:  # a full disk: the next Snakemake would not know of them
+            with suppress(OSError, subprocess.SubprocessError):
+                self.cluster.cancel(sorted(set(map(array_of, ids))), name)
+            raise Refused(f"its record cannot be written: {error.strerror}") from None
         return name, ids
 
     def _make_sure(self, name: str) -> None:

@@ -59,8 +59,8 @@ class Watched:
 
     @property
     def may_run(self) -> bool:
-        """Whether the scheduler has not said that it has ended."""
-        return self.state is None or self.state.active
+        """Whether neither the job nor the scheduler has said that it has ended."""
+        return self.outcome is None and (self.state is None or self.state.active)
 
     def ask(self, requeues: int) -> None:
         """Read the job's own outcome, if there is one.

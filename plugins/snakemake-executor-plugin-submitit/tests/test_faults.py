@@ -203,3 +203,26 @@ def test_logs_of_earlier_runs_go_after_some_days(made):
     os.utime(first, (0, 0))
     assert made.project.run("--latency-wait", "0") == 1
     assert not first.exists()
+
+
+def test_jobs_whose_record_cannot_be_written_are_cancelled_and_told(made):
+    """A full disk: a Snakemake after this one would not know of them."""
+    blocked = """mkdir -p "$(dirname $(ls -d .snakemake/submitit/*/run.json))/7.json"\n"""
+    programs(made.project.folder / "bin", sbatch=blocked + SBATCH)
+    assert made.project.run("--keep-going") == 1
+    assert "was not submitted: its record cannot be written: Is a directory" in made.project.log
+    assert made.project.read("cancelled").split()[3:] == ["7"]
+
+
+def test_a_job_that_has_told_its_end_is_not_cancelled(made):
+    made.write("queue", RUNNING)
+    process = made.project.start("--keep-going")
+    made.wait(made.project.submitted, "a record")
+    (folder,) = (
+        path for path in made.project.folder.glob(".snakemake/submitit/*") if path.is_dir()
+    )
+    for i in range(3):
+        (folder / f"7_{i}_outcome.json").write_text('{"code": 3}')
+    assert process.wait(timeout=60) == 1
+    assert made.project.log.count("failed with exit code 3") == 3
+    assert made.project.read("cancelled") == ""
