@@ -81,7 +81,6 @@ class Executor(RemoteExecutor):
             self.submission = Submission(
                 run=self.run,
                 cluster=self.cluster,
-                logger=self.logger,
                 array_size=settings.array_size,
                 parallelism=settings.array_parallelism,
                 signal_seconds=settings.signal_seconds,

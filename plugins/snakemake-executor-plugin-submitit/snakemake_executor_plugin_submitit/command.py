@@ -19,6 +19,8 @@ from submitit.core.job_environment import JobEnvironment
 from submitit.core.utils import JobPaths
 from submitit.helpers import DelayedSubmission
 
+from snakemake_executor_plugin_submitit.runs import write
+
 GRACE_SECONDS = 60  # for a command to save its state; SLURM's own limit is often shorter
 
 
@@ -126,13 +128,7 @@ class RunCommand:
         return DelayedSubmission(again)
 
     def _leave(self, outcome: Outcome) -> None:
-        path = outcome_file(_paths().folder, str(_paths().job_id))
-        temporary = path.with_suffix(".tmp")
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump(asdict(outcome), file)
-            file.flush()
-            os.fsync(file.fileno())  # or it may be a name without bytes if power is lost
-        os.replace(temporary, path)
+        write(outcome_file(_paths().folder, str(_paths().job_id)), asdict(outcome))
 
     def _terminate(self, number: int, frame: FrameType | None) -> None:
         self._end(signal.SIGTERM)

@@ -116,7 +116,10 @@ class Run:
 def write(path: Path, value: object) -> None:
     """Write JSON that is whole or not there."""
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(value), encoding="utf-8")
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump(value, file)
+        file.flush()
+        os.fsync(file.fileno())  # or it may be a name without bytes if power is lost
     os.replace(temporary, path)
 
 

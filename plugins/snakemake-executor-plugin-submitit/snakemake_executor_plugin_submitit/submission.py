@@ -7,7 +7,6 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from logging import Logger
 from typing import Any
 
 from submitit import AutoExecutor
@@ -48,7 +47,6 @@ class Submission:
     Attributes:
         run: the run.
         cluster: its cluster.
-        logger: for what is waited for.
         array_size: maximum number of jobs in an array, if SLURM's is not smaller.
         parallelism: maximum number of jobs of an array that run at once.
         signal_seconds: before its time limit, when a job is told to save its state.
@@ -57,7 +55,6 @@ class Submission:
 
     run: Run
     cluster: Cluster
-    logger: Logger
     array_size: int
     parallelism: int
     signal_seconds: int
