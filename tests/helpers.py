@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -166,6 +167,20 @@ def idx(array: np.ndarray) -> bytes:
     """The IDX format of the MNIST files: magic with the number of axes, their lengths, bytes."""
     head = [0x800 + array.ndim, *array.shape]
     return b"".join(n.to_bytes(4, "big") for n in head) + array.astype(np.uint8).tobytes()
+
+
+def output_of(command: Sequence[str | Path], **kwargs: Any) -> str:
+    """What a command prints, errors included; it has to succeed."""
+    done = subprocess.run(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        **kwargs,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
 
 
 def eqco(*arguments: object, **kwargs) -> subprocess.CompletedProcess[str]:

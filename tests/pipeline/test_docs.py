@@ -24,7 +24,7 @@ import torch
 import typer
 import yaml
 from dvc.cli.parser import get_main_parser
-from helpers import EXECUTOR, PACKAGES, ROOT, TINY, idx, with_values
+from helpers import EXECUTOR, PACKAGES, ROOT, TINY, idx, output_of, with_values
 from snakemake.cli import get_argument_parser
 
 import eqco
@@ -158,18 +158,13 @@ def test_commands_run_and_print_what_the_page_says(page, project, programs):
     script = smaller(script)
     for pattern, (other, _) in INSTEAD.items():
         script = re.sub(pattern, other, script, flags=re.M)
-    done = subprocess.run(
+    printed_by_all = output_of(
         ["bash", "-ec", script],
         cwd=project,
         env=environment_of(project, programs),
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
     )
-    assert done.returncode == 0, done.stdout
-    outputs = iter(done.stdout.split("<block>\n")[1:])
+    outputs = iter(printed_by_all.split("<block>\n")[1:])
     for language, text in blocks(page):
         if language == "sh":
             printed = next(outputs)

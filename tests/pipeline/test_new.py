@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from helpers import ROOT, TINY, cold, eqco, fails, with_values
+from helpers import ROOT, TINY, cold, eqco, fails, output_of, with_values
 
 from eqco import forkserver
 from eqco.commands.new import COPIED
@@ -39,17 +39,7 @@ def python(tmp_path_factory) -> Path:
 def run(python: Path, folder: Path, *arguments: str) -> str:
     own = ("PYTHONPATH", forkserver.VARIABLE)
     environment = {name: value for name, value in os.environ.items() if name not in own}
-    done = subprocess.run(
-        [python, "-m", *arguments],
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout
-    return done.stdout
+    return output_of([python, "-m", *arguments], cwd=folder, env=environment)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

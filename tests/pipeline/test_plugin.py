@@ -8,7 +8,7 @@ import venv
 from pathlib import Path
 
 import pytest
-from helpers import EXECUTOR, ROOT
+from helpers import EXECUTOR, ROOT, output_of
 
 from eqco import forkserver
 
@@ -54,17 +54,7 @@ class Plain:
 
     def __call__(self, *command: str, folder: Path | None = None) -> str:
         """The output of a command in the folder of the sdist, or another."""
-        done = subprocess.run(
-            command,
-            cwd=folder or self.sdist,
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout
-        return done.stdout
+        return output_of(command, cwd=folder or self.sdist, env=self.environment)
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 from pathlib import Path
 
 from project import Project
@@ -57,6 +58,19 @@ class Made:
 
     def write(self, name: str, text: str) -> None:
         (self.project.folder / name).write_text(text)
+
+    def start(self, *options: str) -> subprocess.Popen[str]:
+        """Start Snakemake, whose jobs are submitted and run."""
+        self.write("queue", RUNNING)
+        process = self.project.start(*options)
+        self.wait(self.project.submitted, "a record")
+        return process
+
+    def leave_behind(self) -> None:
+        """Start Snakemake, and kill it while its jobs run."""
+        process = self.start()
+        process.kill()
+        process.wait()
 
     def wait(self, true, what: str) -> None:
         self.project.wait_until(true, what, seconds=90)

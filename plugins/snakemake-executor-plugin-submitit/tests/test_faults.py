@@ -80,11 +80,7 @@ def test_jobs_are_asked_for_and_cancelled_by_names_of_this_run_alone(made):
 
 
 def test_jobs_of_another_cluster_are_neither_read_nor_cancelled_nor_doubled(made):
-    made.write("queue", RUNNING)
-    process = made.project.start()
-    made.wait(made.project.submitted, "a record")
-    process.kill()
-    process.wait()
+    made.leave_behind()
     programs(made.project.folder / "bin", scontrol=CONFIG.replace("far", "near"))
     assert made.project.run("--keep-going") == 1
     told = r"out/\d: may still be made by job 7_\d of far: wait for it there, or delete /"
@@ -95,11 +91,7 @@ def test_jobs_of_another_cluster_are_neither_read_nor_cancelled_nor_doubled(made
 
 def test_an_outcome_of_an_earlier_run_by_the_same_number_is_not_believed(made):
     """A new cluster begins with job 1 again."""
-    made.write("queue", RUNNING)
-    process = made.project.start()
-    made.wait(made.project.submitted, "a record")
-    process.kill()
-    process.wait()
+    made.leave_behind()
     (folder,) = (made.project.folder / ".snakemake/submitit").iterdir()
     for i in range(3):
         (folder / f"7_{i}_outcome.json").write_text('{"code": 1, "out_of_memory": false}')
@@ -159,9 +151,7 @@ def test_exit_code_0_is_success_although_the_network_hides_the_outcome(made):
 
 
 def test_with_detach_an_interrupt_leaves_the_jobs_to_the_next(made):
-    made.write("queue", RUNNING)
-    process = made.project.start("--submitit-detach")
-    made.wait(made.project.submitted, "a record")
+    process = made.start("--submitit-detach")
     interrupt(process)
     assert "3 jobs go on; start Snakemake again to adopt them" in made.project.log
     process = made.project.start()
@@ -174,9 +164,7 @@ def test_with_detach_an_interrupt_leaves_the_jobs_to_the_next(made):
 def test_an_enclosing_job_is_not_passed_on(made):
     made.project.environment |= {"SLURM_ARRAY_JOB_ID": "3", "SLURM_CONF": "/etc/slurm.conf"}
     programs(made.project.folder / "bin", sbatch="env > environment\n" + SBATCH)
-    made.write("queue", RUNNING)
-    process = made.project.start()
-    made.wait(made.project.submitted, "a record")
+    process = made.start()
     environment = made.project.read("environment")
     assert "SLURM_ARRAY_JOB_ID" not in environment
     assert "SLURM_CONF=/etc/slurm.conf" in environment
@@ -186,9 +174,7 @@ def test_an_enclosing_job_is_not_passed_on(made):
 def test_secrets_are_in_no_command(made):
     made.project.environment["TOKEN"] = "secret-7"
     made.project.write('envvars: "TOKEN"\n' + TOY.replace("\n    ", "\n"))
-    made.write("queue", RUNNING)
-    process = made.project.start()
-    made.wait(made.project.submitted, "a record")
+    process = made.start()
     files = (path for path in made.project.folder.rglob("*") if path.is_file())
     assert [path.name for path in files if b"secret-7" in path.read_bytes()] == []
     interrupt(process)
@@ -215,9 +201,7 @@ def test_jobs_whose_record_cannot_be_written_are_cancelled_and_told(made):
 
 
 def test_a_job_that_has_told_its_end_is_not_cancelled(made):
-    made.write("queue", RUNNING)
-    process = made.project.start("--keep-going")
-    made.wait(made.project.submitted, "a record")
+    process = made.start("--keep-going")
     (folder,) = (
         path for path in made.project.folder.glob(".snakemake/submitit/*") if path.is_dir()
     )
