@@ -22,6 +22,17 @@ pytestmark = [
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 RECIPES = [*METHODS, "moco, symmetric", "moco, split batch norm"]
 PRECISIONS = ["float32", "bfloat16"]
+FURTHER = {  # a method, and what its recipe has in place of the others'
+    "simclr, batch norm per view": {"pretrain.batch_norm_per_view": True},
+    **{
+        f"simo, {name}": {"pretrain.optimizer": name}
+        for name in ("normalised-sgd", "lars", "adamw")
+    },
+    **{
+        f"simo, {name}": {"grid.0.losses": [name]}
+        for name in ("macl", "siglip", "sogclr", "dcl-rolled", "info-nce-rescaled")
+    },
+}
 
 
 @pytest.fixture
@@ -49,6 +60,7 @@ def parts(study_with):
                 "pretrain.queue": 256 if method in ("moco", "nnclr") else None,
                 "pretrain.symmetric": variant == "symmetric",
                 "pretrain.sampling": "independent" if isinstance(k, int) else "shared",
+                **FURTHER.get(recipe, {}),
             }
         )
         return study, next(iter(cells(study).values()))
@@ -83,7 +95,7 @@ def test_the_first_loss_is_that_of_the_cpu(parts, digits, recipe, monkeypatch):
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", [*RECIPES, *FURTHER])
 def test_a_step_does_not_wait_for_the_device(parts, digits, recipe, precision):
     training = Training(*parts(recipe, precision=precision), digits, CUDA)
     training.advance()  # the order of an epoch is copied to the device once
@@ -95,7 +107,7 @@ def test_a_step_does_not_wait_for_the_device(parts, digits, recipe, precision):
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("recipe", [*RECIPES, *FURTHER])
 def test_stopped_after_every_step_it_ends_in_the_same_bytes(
     parts, digits, recipe, precision, tmp_path
 ):
