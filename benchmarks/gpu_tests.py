@@ -4,6 +4,7 @@ Prints one JSON line, how many passed, failed and were skipped, and the seconds;
 pytest printed.
 """
 
+import os
 import re
 import subprocess
 import sys
@@ -19,8 +20,11 @@ def main() -> None:
     marked = [str(path) for path in files if "mark.gpu" in path.read_text()]
     options = ["-m", "gpu", "--numprocesses", PROCESSES, "--durations=5"]
     command = [sys.executable, "-m", "pytest", *options, *marked]
+    # their commands run in other folders, and eqco need not be installed
+    paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": paths}
     start = time.perf_counter()
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
     seconds = time.perf_counter() - start
     print(done.stdout, file=sys.stderr)
     counts = dict.fromkeys(("passed", "failed", "skipped"), 0)

@@ -75,7 +75,8 @@ def _claims(file: Path, study: Study, results: Path) -> list[dict[str, Any]]:
         return []
     table = pd.read_csv(folder / "claims.csv", dtype={"n": str})
     made_by = read_json(folder / "provenance.json")["made_by"]
-    revisions = dict.fromkeys(f"`{one['revision'][:7]}`" for one in made_by)
+    commits = [one["revision"].partition("-") for one in made_by]  # -dirty: with other changes
+    revisions = dict.fromkeys(f"`{commit[:7]}{dash}{word}`" for commit, dash, word in commits)
     return [
         {
             "claim": f"{row['claim']} ({row['source']})",
