@@ -11,7 +11,7 @@ from eqco.errors import InputError
 from eqco.evaluation.features import Features, check_unchanged, extract, frozen_backbone
 from eqco.evaluation.geometry import geometry
 from eqco.evaluation.knn import knn
-from eqco.evaluation.linear import linear, linear_on_views
+from eqco.evaluation.linear import linear, linear_on_views, with_one
 from eqco.evaluation.logistic import linear_lbfgs
 from eqco.runtime.files import sha256
 from eqco.runtime.ranks import joined, rank
@@ -20,7 +20,7 @@ from eqco.runtime.signals import stop_on_signals
 from eqco.store.cells import PROGRESS, SavedEncoder, read_encoder, settings_of, write_json
 from eqco.store.checkpoint import Checkpoints
 from eqco.store.images import pack
-from eqco.study.protocols import KEY_SUFFIX, VALIDATION_SUFFIX
+from eqco.study.protocols import KEY_SUFFIX, ONLINE, VALIDATION_SUFFIX
 from eqco.study.study import Study, config_hash
 
 
@@ -56,6 +56,9 @@ def evaluate_linear(
                 checkpoints = Checkpoints(state / f"linear-{evaluation.identity}{suffix}", {})
                 progress = state / PROGRESS
                 accuracies |= _on_views(study, saved, data, features, checkpoints, progress, device)
+            if saved.online is not None and not suffix:
+                scores = with_one(features.rated) @ saved.online.to(device).T  # (R, Y)
+                accuracies |= features.accuracies(ONLINE, scores)
             evaluation.add(accuracies, suffix, features)
         evaluation.write(out)
 

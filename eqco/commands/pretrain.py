@@ -93,9 +93,10 @@ def _train(
     checkpoint_seconds: float,
     stop: Stop,
 ) -> dict[str, Any]:
-    """The result of a training: ``tensors``, ``key``, ``history``, ``failed`` and its provenance.
+    """The result of a training: its tensors, ``history``, ``failed`` and provenance.
 
-    A training that diverges is a result too, so that the grid goes on: ``failed`` says why.
+    The tensors are those of ``SavedEncoder``. A training that diverges is a result too, so that the
+    grid goes on: ``failed`` says why.
     """
     study = study.of(cell)
     check(study, cell, device, ranks())
@@ -105,7 +106,7 @@ def _train(
             "float32",
             flush=True,
         )
-    failed, tensors, key = None, {}, {}
+    failed, tensors, key, online = None, {}, {}, None
     try:
         method, history = pretrain(
             study,
@@ -121,6 +122,8 @@ def _train(
         tensors = method.encoder.state_dict()
         if METHODS[cell.method].momentum:
             key = method.get_submodule("key_encoder").state_dict()
+        if study.pretrain.online:
+            online = method.get_buffer("online.weight")
     except Diverged as error:
         failed, history = str(error), error.history
     if rank() == 0:
@@ -132,6 +135,7 @@ def _train(
     return {
         "tensors": tensors,
         "key": key,
+        "online": online,
         "history": history,
         "failed": failed,
         "peak_memory_mb": peak_memory(device),
@@ -155,8 +159,8 @@ def _save(
     history, failed = result["history"], result["failed"]
     if failed is not None:
         print(f"failed: {failed}")
-    encoder = SavedEncoder(config, made_by["dataset"], result["tensors"], failed, result["key"])
-    save_encoder(folder / ENCODER, encoder)
+    parts = (result[name] for name in ("tensors", "failed", "key", "online"))
+    save_encoder(folder / ENCODER, SavedEncoder(config, made_by["dataset"], *parts))
     write_json(folder / CONFIG, config)
     speeds = [entry["images_per_s"] for entry in history]
     write_json(

@@ -148,10 +148,7 @@ class Probes:
         lr = self.lr
         for _ in range(sum(drop <= epoch for drop in self.params.drops)):
             lr = lr * 0.1
-        scores = (x @ self.weight.T).view(len(x), -1, self.classes)  # (B, R, Y)
-        error = scores.softmax(dim=2).sub_(y[:, None])  # the gradient of the cross-entropy
-        self.velocity.mul_(0.9).addmm_(error.flatten(1).T, x, alpha=1 / len(x))
-        self.weight.addcmul_(self.velocity, lr, value=-1)
+        sgd_step(self.weight, self.velocity, x, y, lr)
         self.steps += 1
 
     def state(self) -> State:
@@ -172,6 +169,22 @@ class Probes:
         for name, score in zip(self.params.probes, scores, strict=True):
             accuracies |= features.accuracies(name, score)  # (R, Y)
         return accuracies
+
+
+def sgd_step(weight: Tensor, velocity: Tensor, x: Tensor, y: Tensor, lr: Tensor) -> None:
+    """A step of SGD on the mean cross-entropy of R linear layers, with momentum 0.9, in place.
+
+    Args:
+        weight: (R Y, F + 1).
+        velocity: of the momentum (R Y, F + 1).
+        x: features with their 1 (B, F + 1).
+        y: one-hot labels (B, Y).
+        lr: learning rates (R Y, 1), or one, a scalar.
+    """
+    scores = (x @ weight.T).view(len(x), -1, y.shape[1])  # (B, R, Y)
+    error = scores.softmax(dim=2).sub_(y[:, None])  # the gradient of the cross-entropy
+    velocity.mul_(0.9).addmm_(error.flatten(1).T, x, alpha=1 / len(x))
+    weight.addcmul_(velocity, lr, value=-1)
 
 
 def with_one(x: Tensor) -> Tensor:

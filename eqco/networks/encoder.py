@@ -17,6 +17,7 @@ class Encoder(nn.Module):
 
     Attributes:
         precision: dtype of the passes, by autocast; float32 unless it is set.
+        features: F, width of the backbone's features.
         dim: D, width of the embeddings.
         hidden: width of the hidden layer of a predictor.
         groups: groups of the backbone's batch norm; several imitate as many GPUs.
@@ -32,13 +33,14 @@ class Encoder(nn.Module):
         self.groups = network.batch_norm_groups
         norm = backbone_norm(self.groups)
         if network.backbone == "conv5":
-            self.backbone, features = conv5(channels, network.stride, norm), 256
+            self.backbone, self.features = conv5(channels, network.stride, norm), 256
         else:
             zero = network.zero_init_residual
-            self.backbone, features = resnet(network.backbone, channels, network.stem, norm, zero)
+            made = resnet(network.backbone, channels, network.stem, norm, zero)
+            self.backbone, self.features = made
         self.hidden = network.predictor or network.projector[0]
         self.dim = network.projector[-1]
-        widths = [features, *network.projector]
+        widths = [self.features, *network.projector]
         self.projector = projector(widths, network.projector_norm, projector_norm())
 
     def forward(self, x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import pandas as pd
 from eqco.study.axes import text
 from eqco.study.cell import Cell
 from eqco.study.methods import METHODS
+from eqco.study.protocols import ONLINE
 from eqco.study.recipe import Augment
 from eqco.study.study import Study
 
@@ -85,7 +86,10 @@ def _augmentation(augment: Augment) -> str:
 def _like(published: "pd.Series[str]", protocol: str, study: Study) -> "pd.Series[bool]":
     """Whether each published protocol is close enough to ours to compare; the table names it."""
     if protocol == "linear":
-        return published.isin(["linear", "linear-online"])
+        beside = [] if ONLINE in study.protocols else [ONLINE]  # which has a row of its own
+        return published.isin(["linear", *beside])
+    if protocol == ONLINE:
+        return published.eq(ONLINE)
     if protocol == "knn":  # on any layer, at the last or the best epoch
         settings = study.evaluate.knn
         return published.str.split(", ").str[0].eq(f"knn k={settings.k} T={settings.temperature:g}")

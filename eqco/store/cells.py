@@ -21,6 +21,7 @@ EVALUATIONS = {  # and the settings that they read
     "knn.json": {"knn", "key_encoder"},
 }
 KEY_PREFIX = "key."  # begins the names of the key encoder's tensors
+ONLINE_WEIGHT = "online.weight"
 FILES = (SUMMARY, *EVALUATIONS)  # of a cell, that its table reads
 Files = dict[str, dict[str, Any]]  # what they hold, by their names
 
@@ -30,7 +31,7 @@ class SavedEncoder:
     """The content of an encoder's file: tensors, and the configuration and dataset that made them.
 
     Or, in place of tensors, why there are none: ``failed``. ``key`` holds the key encoder's tensors
-    of a method that has one.
+    of a method that has one, ``online`` the weight (Y, F + 1) of ``OnlineClassifier``.
     """
 
     config: dict[str, Any]
@@ -38,6 +39,7 @@ class SavedEncoder:
     tensors: "dict[str, torch.Tensor]"
     failed: str | None = None
     key: "dict[str, torch.Tensor]" = field(default_factory=dict)
+    online: "torch.Tensor | None" = None
 
 
 def save_encoder(path: Path, saved: SavedEncoder) -> None:
@@ -45,6 +47,8 @@ def save_encoder(path: Path, saved: SavedEncoder) -> None:
     from safetensors.torch import save
 
     every = {**saved.tensors, **{KEY_PREFIX + name: tensor for name, tensor in saved.key.items()}}
+    if saved.online is not None:
+        every[ONLINE_WEIGHT] = saved.online
     tensors = {name: tensor.cpu().contiguous() for name, tensor in every.items()}
     made_by = {"config": saved.config, "dataset": saved.dataset, "failed": saved.failed}
     # one entry: safetensors writes several in an order that changes from run to run
@@ -61,7 +65,9 @@ def read_encoder(path: Path) -> SavedEncoder:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         names = [name for name in tensors if name.startswith(KEY_PREFIX)]
         key = {name.removeprefix(KEY_PREFIX): tensors.pop(name) for name in names}
-        return SavedEncoder(made_by["config"], made_by["dataset"], tensors, made_by["failed"], key)
+        online = tensors.pop(ONLINE_WEIGHT, None)
+        config, dataset, failed = (made_by[name] for name in ("config", "dataset", "failed"))
+        return SavedEncoder(config, dataset, tensors, failed, key, online)
     except FileNotFoundError:
         raise InputError(f"{path}: is missing; `python -m eqco pretrain` makes it") from None
     except (SafetensorError, KeyError, TypeError, ValueError) as error:

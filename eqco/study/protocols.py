@@ -58,6 +58,7 @@ class KNN(Section):
 
 
 KEY_SUFFIX = "@key"  # ends the names of the key encoder's protocols
+ONLINE = "linear-online"  # the protocol of pretrain.online
 VALIDATION_SUFFIX = "@validation"  # ends the names of protocols that rate the validation images
 
 

@@ -131,6 +131,12 @@ class Pretrain(Section):
         "float32",
         description="of the networks' passes; weights, similarities and the loss stay float32",
     )
+    online: Positive | None = Field(
+        None,
+        description="learning rate of a linear classifier that is trained beside the encoder, on "
+        "its features, and evaluated as linear-online",
+        exclude_if=lambda lr: lr is None,  # a study without this key stays the same
+    )
     queue: Count | None = Field(
         None, description="length of moco's queue, K without it, or of nnclr's support set"
     )

@@ -121,6 +121,13 @@ def batch_norm_of_views(study: "Study") -> Iterator[Problem]:
             yield key, method, "pretrain.batch_norm_per_view is a choice of simclr alone"
 
 
+def online_classifiers(study: "Study") -> Iterator[Problem]:
+    """All cells of a study have a row for ``linear-online``, or none has."""
+    without = [variant for variant in study.variants if not variant.study.pretrain.online]
+    if 0 < len(without) < len(study.variants):
+        yield without[0].place("pretrain.online"), None, "other cells have one: all must, or none"
+
+
 def key_encoders(study: "Study") -> Iterator[Problem]:
     """``evaluate.key_encoder`` needs methods that have one."""
     for _, key, method, _ in _methods(study):
@@ -228,6 +235,7 @@ RULES: tuple[Callable[["Study"], Iterator[Problem]], ...] = (
     all_candidates,
     symmetric_methods,
     batch_norm_of_views,
+    online_classifiers,
     key_encoders,
     support_set,
     margins_where_they_are_read,

@@ -17,7 +17,7 @@ from eqco.study.claims import Claim, Comparison
 from eqco.study.datasets import Data
 from eqco.study.expansion import Place, Variant, expand, variants
 from eqco.study.fields import LOSS_SETTINGS, Name, Positive, Section, refuse
-from eqco.study.protocols import VALIDATION_SUFFIX, Evaluate
+from eqco.study.protocols import ONLINE, VALIDATION_SUFFIX, Evaluate
 from eqco.study.recipe import Augment, LossSettings, Network, Pretrain
 from eqco.study.rules import RULES
 from eqco.study.selection import Select
@@ -60,7 +60,8 @@ class Study(Section):
     @property
     def protocols(self) -> list[str]:
         """The names of the protocols that give a cell's accuracies, on test images first."""
-        names = self.evaluate.protocols
+        online = any(variant.study.pretrain.online for variant in self.variants)
+        names = self.evaluate.protocols + [ONLINE] * online
         on_validation = [f"{name}{VALIDATION_SUFFIX}" for name in names]
         return names + on_validation * bool(self.data.validation)
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from eqco.data.packed import read_manifest
 from eqco.data.views import Views
 from eqco.errors import InputError
 from eqco.losses import Negatives, SogCLR
@@ -21,6 +22,7 @@ from eqco.study.study import Study
 from eqco.training import optimizers
 from eqco.training.diagnostics import Step, measure
 from eqco.training.objective import draws, objective
+from eqco.training.online import OnlineClassifier
 
 
 def learning_rate(step: int, steps: int, warmup: float, peak: float) -> float:
@@ -94,6 +96,11 @@ class Training:
         self.loss_of = objective(cell, study.loss, images=len(self.views.labels))
         if isinstance(self.loss_of, SogCLR):
             method.memory = self.loss_of  # is moved, saved and restored with the method
+        self.online = None
+        if self.recipe.online:
+            classes = len(read_manifest(data)["classes"])
+            method.online = self.online = OnlineClassifier(self.encoder, classes)  # likewise
+            self.labels = self.views.labels.to(device)  # (M,)
         # channels last: 1.3 times as fast on a CPU
         self.method = method.to(device).to(memory_format=torch.channels_last).train()
         self.model = with_mean_gradients(method) if ranks() > 1 else method
@@ -114,9 +121,14 @@ class Training:
         draw = torch.Generator(self.device).manual_seed(seed)
         view1, view2 = self.views(self.step)  # (n, C, H, W) each, of this rank's n images
         self.optimizer.zero_grad()
+        if self.online:
+            self.online.features.clear()  # of passes outside of a step
         positive, negatives = self.model(view1, view2, draw)  # (A,), (A, K)
         loss = self._losses(positive, negatives).mean()
         loss.backward()
+        if self.online:
+            images = self.views.visit(self.step).to(device=self.device, non_blocking=True)  # (N,)
+            self.online.step(self.labels[images], self.lr(self.step, self.recipe.online))
         self.step += 1
         if self.step % self.steps_per_epoch == 0:
             of_loss, step = self._diagnose(positive, negatives), Step(self.method)
@@ -133,10 +145,10 @@ class Training:
             return self.loss_of(positive, negatives, self.views.visit(self.step))
         return self.loss_of(positive, negatives)
 
-    def lr(self, step: int) -> float:
-        """The learning rate of a step."""
+    def lr(self, step: int, peak: float | None = None) -> float:
+        """The learning rate of a step, of the cell's peak or another."""
         warmup = self.recipe.warmup_epochs * self.steps_per_epoch
-        return learning_rate(step, self.steps, warmup, self.cell.lr)
+        return learning_rate(step, self.steps, warmup, peak or self.cell.lr)
 
     def _diagnose(self, positive: Tensor, negatives: Negatives) -> Tensor:
         gradients = torch.cat([q.grad for q in self.method.latest_queries if q.grad is not None])

@@ -88,7 +88,7 @@ def table_of(study: Study, accuracy: Callable[[Cell], float]) -> pd.DataFrame:
             "hole": "",
         }
         for cell in cells(study).values()
-        for protocol in study.evaluate.protocols
+        for protocol in study.protocols
     ]
     return tables.aggregate(pd.DataFrame(rows))
 

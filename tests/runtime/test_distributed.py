@@ -51,6 +51,8 @@ RECIPES = {
     "simclr, normalised SGD": {"methods": ["simclr"], "optimizer": "normalised-sgd"},
     "simclr, LARS": {"methods": ["simclr"], "optimizer": "lars"},
     "simclr, AdamW": {"methods": ["simclr"], "optimizer": "adamw"},
+    "simclr, online": {"methods": ["simclr"], "online": 0.3},
+    "simo, online": {"methods": ["simo"], "online": 0.3},
 }
 
 
@@ -72,6 +74,7 @@ def study_of(recipe: dict[str, Any]) -> Study:
         "pretrain.queue": 128,
         "pretrain.optimizer": recipe.get("optimizer", "sgd"),
         "pretrain.symmetric": recipe.get("symmetric", False),
+        "pretrain.online": recipe.get("online"),
         "loss": {"scalar_negatives": 40},
         "data.validation": recipe.get("validation"),
         "pretrain.sampling": recipe.get("sampling", "shared"),

@@ -57,6 +57,7 @@ VALUES: dict[str, list[Any]] = {
     "pretrain.symmetric": [False, True],
     "pretrain.batch_norm_per_view": [True, False],
     "pretrain.precision": ["float32", "bfloat16"],
+    "pretrain.online": [0.1, 0.3],
     "pretrain.queue": [16, 32],
     "loss.inter": [0.5, 1],
     "loss.sigma": [0.5, 1],

@@ -144,7 +144,8 @@ def test_a_step_never_waits_for_a_number(method, loss, study_with, digits):
     }
     grid = {"methods": [method], "negatives": [100], "margins": [0], "seeds": [0]}
     grid |= {"losses": [loss]} if loss != "info-nce" else {"margins": ["eqco"]}
-    study = study_with({"augment": everything, "pretrain.queue": 512, "grid": [grid]})
+    more = {"pretrain.queue": 512, "pretrain.online": 0.3}
+    study = study_with({"augment": everything, **more, "grid": [grid]})
     (cell,) = cells(study).values()
     training = Training(study, cell, digits, CPU)
     with Waits() as waits:

@@ -24,6 +24,7 @@ RECIPES = [*METHODS, "moco, symmetric", "moco, split batch norm"]
 PRECISIONS = ["float32", "bfloat16"]
 FURTHER = {  # a method, and what its recipe has in place of the others'
     "simclr, batch norm per view": {"pretrain.batch_norm_per_view": True},
+    "simclr, online classifier": {"pretrain.online": 0.3},
     **{
         f"simo, {name}": {"pretrain.optimizer": name}
         for name in ("normalised-sgd", "lars", "adamw")
