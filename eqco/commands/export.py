@@ -27,9 +27,12 @@ def export(encoder: Path, to: str, out: Path, card: bool) -> None:
         card: whether to write a model card too, ``<out>.md``.
 
     Raises:
-        InputError: if the file is no encoder, or none that this format has; if a package is
-            missing; if the accuracies beside it are of another encoder; if features differ.
+        InputError: if the file is no encoder, or none that this format has; if ``out`` is the
+            encoder; if a package is missing; if the accuracies beside it are of another encoder;
+            if features differ.
     """
+    if out.resolve() == encoder.resolve():
+        raise InputError(f"--out: {out}: is the encoder itself; allowed is any other file")
     saved = read_encoder(encoder)
     if saved.failed is not None:
         raise InputError(f"{encoder}: has no weights, as its training failed: {saved.failed}")

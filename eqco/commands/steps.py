@@ -154,8 +154,8 @@ def export(
 ) -> None:
     """Write the backbone of an encoder for others: torchvision, timm, ONNX, torch.export.
 
-    The file is read back, and written if its features are equal to the encoder's. timm, ONNX: pip
-    install "eqco[timm]", "eqco[onnx]".
+    It is read back, and written only if its features are the encoder's. timm and ONNX need the
+    extra of eqco with that name.
     """
     from eqco.commands.export import export as export_backbone
 
