@@ -8,7 +8,8 @@ from typing import Any, get_args
 
 import pytest
 import torch
-from helpers import cells, fails, random_encoder
+import yaml
+from helpers import cells, eqco, fails, random_encoder, with_values
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision import models
@@ -69,6 +70,30 @@ def by_the_card(file: Path, monkeypatch) -> dict[str, Any]:
 def check_equal(features: Tensor, expected: Tensor, tolerance: float) -> None:
     assert features.shape == expected.shape
     assert (features - expected).abs().max() <= tolerance * max(1, expected.abs().max())
+
+
+def test_a_cell_from_its_training_to_others_models(tmp_path, digits, tiny_values, monkeypatch):
+    pytest.importorskip("timm", reason="the extra timm is not installed")
+    changes = {"network.backbone": "resnet18", "network.batch_norm_groups": 2}
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(with_values(tiny_values, changes)))
+    cell, path = tmp_path / "cell", tmp_path / "cell" / "encoder.safetensors"
+    evaluate = ("tiny.yaml", "--encoder", path, "--data", digits, "--out", cell / "knn.json")
+    name = "method~simo/negatives~1/margin~0/seed~0"
+    for command in (
+        ("pretrain", "tiny.yaml", "--cell", name, "--data", digits, "--out", cell),
+        ("knn-eval", *evaluate),
+        *(("export", path, "--to", to, "--out", to, "--card") for to in ("torchvision", "timm")),
+    ):
+        done = eqco(*command, cwd=tmp_path)
+        assert done.returncode == 0, done
+    assert done.stdout == "timm: normalised images (B, 1, 8, 8) to features (B, 512)\n"
+    accuracy = json.loads((cell / "knn.json").read_text())["accuracy"]["knn"]
+    for to in ("torchvision", "timm"):
+        names = by_the_card(tmp_path / to, monkeypatch)
+        check_equal(names["features"], features(path, names["images"]), 1e-6)
+        card = (tmp_path / f"{to}.md").read_text()
+        assert f"| knn | {accuracy:.2f} |" in card
+        assert f"torch {torch.__version__.partition('+')[0]}" in card
 
 
 @pytest.mark.parametrize("to", ["torchvision", "timm"])
