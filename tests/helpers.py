@@ -66,6 +66,24 @@ def cells(study: Study) -> dict[str, Cell]:
     return {path: one.cell for path, one in Grid(study).cells.items()}
 
 
+def random_encoder(path: Path, study: Study) -> None:
+    """Save an untrained encoder of a study's first cell; its batch norm has seen noise."""
+    import torch
+
+    from eqco.networks.encoder import Encoder
+    from eqco.store.cells import SavedEncoder, save_encoder
+
+    cell = next(iter(cells(study).values()))
+    torch.manual_seed(0)
+    encoder = Encoder(study.network, study.data.channels)
+    with torch.no_grad():
+        for _ in range(3):
+            encoder(2 * torch.randn(8, study.data.channels, 16, 16) + 1)
+        for tensor in encoder.parameters():
+            tensor.add_(torch.randn_like(tensor), alpha=0.01)
+    save_encoder(path, SavedEncoder(study.resolve(cell), "a:b", encoder.state_dict()))
+
+
 def copy_project(folder: Path, *more: str) -> None:
     """Copy the package, the workflow and other parts of the project into ``folder``."""
     for name in ("eqco", "profiles", "workflow", *more):

@@ -1,7 +1,7 @@
-"""The commands that compute: prepare a dataset, train a cell, evaluate it."""
+"""The commands that compute: prepare a dataset, train a cell, evaluate it, export its encoder."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -19,6 +19,8 @@ from eqco.errors import InputError
 
 # What takes long to import is imported where it is used: torch, torchvision, pandas and matplotlib
 # take seconds, eqco.study.study longer than the help of a command.
+
+Format = Literal["torchvision", "timm", "onnx", "pt2"]
 
 
 def prepare(
@@ -140,3 +142,21 @@ def knn_eval(
     from eqco.runtime.device import claim
 
     evaluate_knn(options.read(study), encoder, data, out, device=claim(device, threads, gpus))
+
+
+def export(
+    encoder: Annotated[Path, typer.Argument(help="encoder.safetensors of a cell")],
+    to: Annotated[Format, typer.Option(help="Weights of torchvision or timm, or a program")],
+    out: Annotated[Path, typer.Option(help="File to write")],
+    card: Annotated[
+        bool, typer.Option("--card", help="Write a model card too, Markdown: OUT.md")
+    ] = False,
+) -> None:
+    """Write the backbone of an encoder for others: torchvision, timm, ONNX, torch.export.
+
+    It is read back, and written only if its features are the encoder's. timm and ONNX need the
+    extra of eqco with that name.
+    """
+    from eqco.commands.export import export as export_backbone
+
+    export_backbone(encoder, to, out, card)

@@ -90,7 +90,7 @@ def extract(saved: SavedEncoder, data: Path, *, device: torch.device) -> Feature
         InputError: if the encoder was trained on another dataset than the one in ``data``.
         AssertionError: if the extraction changed a parameter or a buffer of the backbone.
     """
-    spec, manifest = _dataset(saved), read_manifest(data)
+    spec, manifest = dataset_of(saved), read_manifest(data)
     if saved.dataset != dataset_hash(manifest):
         raise InputError(f"{data}: is another dataset than the encoder was trained on")
     splits = {
@@ -129,7 +129,7 @@ def extract(saved: SavedEncoder, data: Path, *, device: torch.device) -> Feature
     return extracted
 
 
-def _dataset(saved: SavedEncoder) -> Data:
+def dataset_of(saved: SavedEncoder) -> Data:
     """The dataset's section of the study that an encoder was trained by."""
     values = dict(saved.config["data"])
     if values["kind"].endswith("-folder"):

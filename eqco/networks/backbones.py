@@ -48,10 +48,15 @@ def resnet(
 
     network = getattr(models, name)(norm_layer=norm, zero_init_residual=zero_init_residual)
     if stem == "small":
-        network.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
-        network.maxpool = nn.Identity()
+        small_stem(network, channels)
     elif channels != 3:
         network.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
     features = network.fc.in_features
     network.fc = nn.Identity()
     return network, features
+
+
+def small_stem(network: nn.Module, channels: int) -> None:
+    """Give a ResNet of torchvision or timm CIFAR's stem: 3 x 3, stride 1, no pool."""
+    network.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
+    network.maxpool = nn.Identity()

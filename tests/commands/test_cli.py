@@ -20,7 +20,10 @@ from eqco.commands import cli
 from eqco.store.cells import read_encoder, save_encoder
 
 pytestmark = pytest.mark.usefixtures("fork_server")
-COMMANDS = ["prepare", "pretrain", "linear-eval", "knn-eval", "table", "schema", "cells", "keep"]
+COMMANDS = [
+    *("prepare", "pretrain", "linear-eval", "knn-eval", "export"),
+    *("table", "schema", "cells", "keep"),
+]
 CELL = "method~simo/negatives~16/margin~eqco/seed~0"
 
 

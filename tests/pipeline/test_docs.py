@@ -24,11 +24,12 @@ import torch
 import typer
 import yaml
 from dvc.cli.parser import get_main_parser
-from helpers import EXECUTOR, PACKAGES, ROOT, TINY, idx, output_of, with_values
+from helpers import EXECUTOR, PACKAGES, ROOT, TINY, idx, output_of, random_encoder, with_values
 from snakemake.cli import get_argument_parser
 
 import eqco
 from eqco.commands.cli import app
+from eqco.commands.export import export
 from eqco.data.sources import FASHION_MNIST_FILES
 from eqco.errors import InputError
 from eqco.runtime.lock import hold
@@ -210,11 +211,23 @@ def test_yaml_blocks_are_keys_of_a_grid_block(page):
 
 
 @each_page(PAGES)
-def test_python_blocks_run(page):
+def test_python_blocks_run(page, study_with, tmp_path, monkeypatch):
+    if page.name == "encoders.md":
+        export_all(study_with, tmp_path)
+        monkeypatch.chdir(tmp_path)
     names = {"positive": torch.rand(4), "negatives": torch.rand(4, 16)}
     for language, text in blocks(page):
         if language == "python" and page.name != "adding-a-method.md":  # has a test of its own
             exec(text, names)
+
+
+def export_all(study_with: Callable, folder: Path) -> None:
+    """The files that docs/encoders.md loads."""
+    photos = {"kind": "image-folder", "name": "photos", "path": "photos", "size": 32}
+    encoder = folder / "encoder.safetensors"
+    random_encoder(encoder, study_with({"data": photos, "network.backbone": "resnet18"}))
+    for to, ending in (("torchvision", "safetensors"), ("onnx", "onnx"), ("pt2", "pt2")):
+        export(encoder, to, folder / f"resnet18.{ending}", card=False)
 
 
 @each_page(PAGES)

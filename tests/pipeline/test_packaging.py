@@ -48,6 +48,7 @@ def imported(*folders: str) -> set[str]:
 
 
 DEPENDENCIES = names(ABOUT["project"]["dependencies"])
+EXTRAS = set().union(*map(names, ABOUT["project"]["optional-dependencies"].values()))
 PLUGIN = tomllib.loads((ROOT / EXECUTOR / "pyproject.toml").read_text())
 GROUPS = ("test", "lint", "docs")
 
@@ -83,9 +84,14 @@ def test_no_tool_is_a_dependency(name):
     assert not group(name) & DEPENDENCIES
 
 
+def test_extras_are_no_dependencies_and_the_tests_have_them():
+    assert not EXTRAS & DEPENDENCIES
+    assert group("test") >= EXTRAS
+
+
 def test_every_version_is_pinned():
     lines = re.findall(r"^([^#=\s]+)==", (ROOT / "constraints.txt").read_text(), re.M)
-    assert DEPENDENCIES.union(*map(group, GROUPS)) <= set(map(canonicalize_name, lines))
+    assert DEPENDENCIES.union(EXTRAS, *map(group, GROUPS)) <= set(map(canonicalize_name, lines))
 
 
 def test_make_demo_installs_no_group():
