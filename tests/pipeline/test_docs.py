@@ -80,7 +80,7 @@ INSTEAD = {
         "dvc repro --dry",
         "the archived cells are of the studies as they are; test_dvc makes tables of such",
     ),
-    r"^study=negatives data=data/cifar10-jpeg$": (
+    r"^study=negatives data=data/cifar10$": (
         "study=demo data=data/digits; rm -rf results/demo/cells/*/*/margin~0/seed~0",
         "200 epochs of a ResNet-18; a cell of the demo, which README ran",
     ),
