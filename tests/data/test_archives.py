@@ -1,10 +1,13 @@
-"""Public datasets from small archives of the authors' format, whole, damaged and of another kind."""
+"""Public datasets from small archives of the authors' format, whole, damaged and of another."""
 
 import os
 import random
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pandas as pd
@@ -287,34 +290,47 @@ def test_a_missing_file_says_what_to_put_where(name, tmp_path):
     assert message == f"{place}, from {file.url} (licence: {licence})"
 
 
-def test_a_download_is_packed_and_removed(tmp_path, monkeypatch):
-    """From an address on this disk, with its checksum."""
-    file = public.cifar10(tmp_path / "web", TRAIN, TEST)
-    published(monkeypatch, file, torchvision.datasets.utils.calculate_md5(str(file)))
+@pytest.fixture
+def publish(tmp_path, monkeypatch) -> Iterator[Callable[[str], None]]:
+    """Let CIFAR-10 be a small archive that this machine serves, with any md5 sum."""
+    public.cifar10(tmp_path / "web", TRAIN, TEST)
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "web"))
+    monkeypatch.setattr(SimpleHTTPRequestHandler, "log_message", lambda *_: None)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+
+        def make(md5: str) -> None:
+            address = f"http://127.0.0.1:{server.server_port}/cifar-10-binary.tar.gz"
+            source = archives.Source("", "not stated", (archives.File(address, md5),))
+            monkeypatch.setitem(SOURCES, "cifar10", source)
+
+        yield make
+        server.shutdown()
+
+
+def test_a_download_is_packed_and_removed(publish, tmp_path):
+    publish(torchvision.datasets.utils.calculate_md5(tmp_path / "web" / "cifar-10-binary.tar.gz"))
     sources.prepare(spec("cifar10", None), tmp_path / "out")
     assert equal(tmp_path / "out", "train", TRAIN)
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {data.MANIFEST, "train.safetensors", "test.safetensors"}
 
 
-def test_another_file_than_the_published_one_is_refused(tmp_path, monkeypatch):
-    published(monkeypatch, public.cifar10(tmp_path / "web", TRAIN, TEST), "0" * 32)
+def test_another_file_than_the_published_one_is_refused(publish, tmp_path):
+    publish("0" * 32)
     message = refused(spec("cifar10", None), tmp_path / "out")
     assert f"cannot be downloaded with the md5 {'0' * 32}: " in message
     assert message.endswith("name that as data.root (licence: not stated)")
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_an_address_that_does_not_answer(tmp_path, monkeypatch):
-    published(monkeypatch, tmp_path / "nothing.tar.gz", "0" * 32)
-    assert "nothing.tar.gz: cannot be downloaded" in refused(spec("cifar10", None), tmp_path)
-
-
-def published(monkeypatch: pytest.MonkeyPatch, file: Path, md5: str) -> None:
-    """Let CIFAR-10 be a file on this disk."""
-    files = (archives.File(file.as_uri(), md5),)
-    source = archives.Source("", SOURCES["cifar10"].licence, files)
-    monkeypatch.setitem(SOURCES, "cifar10", source)
+def test_an_address_without_the_file(publish, tmp_path):
+    (tmp_path / "web" / "cifar-10-binary.tar.gz").unlink()
+    publish("0" * 32)
+    message = refused(spec("cifar10", None), tmp_path / "out")
+    assert "cifar-10-binary.tar.gz: cannot be downloaded" in message
+    assert "404" in message
 
 
 def test_the_published_table_is_what_the_code_downloads():
