@@ -50,7 +50,7 @@ def main() -> None:
 def study_of(epochs: int, data: str) -> Study:
     """The cell's study."""
     values = yaml.safe_load((ROOT / "params" / "negatives.yaml").read_text())
-    values["data"]["path"] = data
+    values["data"] = {"kind": "image-folder", "name": "cifar10-jpeg", "path": data, "size": 32}
     values["network"]["batch_norm_groups"] = 1
     values["pretrain"] |= {
         "epochs": epochs,

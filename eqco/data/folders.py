@@ -1,7 +1,9 @@
 """Image folders, on disk or in an archive: ``train/<class>/*`` and ``test/<class>/*``."""
 
+import lzma
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,20 +13,32 @@ from eqco.errors import InputError
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm"}
 
 
+DAMAGED = (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError)
+"""The errors of reading a damaged tar archive."""
+
+
 @contextmanager
-def unpacked(path: Path) -> Iterator[Path]:
-    """Yield the folder, or a temporary folder with the content of a tar archive."""
+def unpacked(path: Path, key: str = "data.path") -> Iterator[Path]:
+    """Yield the folder, or a temporary folder with the content of a tar archive.
+
+    Args:
+        path: the folder or the archive.
+        key: of the study, that names it in messages.
+
+    Raises:
+        InputError: if it is neither, or damaged.
+    """
     if path.is_dir():
         yield path
         return
     if not path.is_file():
-        raise InputError(f"{path}: data.path: is neither a folder nor a tar archive")
+        raise InputError(f"{path}: {key}: is neither a folder nor a tar archive")
     with tempfile.TemporaryDirectory(prefix="eqco-") as folder:
         try:
             with tarfile.open(path) as archive:
                 archive.extractall(folder, filter="data")
-        except (tarfile.TarError, EOFError, OSError) as error:
-            raise InputError(f"{path}: data.path: cannot be unpacked: {error}") from None
+        except DAMAGED as error:
+            raise InputError(f"{path}: {key}: cannot be unpacked: {error}") from None
         yield Path(folder)
 
 

@@ -1,4 +1,4 @@
-"""Sources of datasets: digits, Fashion-MNIST and image folders, each packed by ``prepare``."""
+"""Sources of datasets, built-in, public or an image folder, each packed by ``prepare``."""
 
 import gzip
 import shutil
@@ -9,10 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from eqco.data import folders, jpeg_packing
+from eqco.data import archives, folders, jpeg_packing
 from eqco.data.packed import MANIFEST, Packed, pack, write_manifest
 from eqco.errors import InputError
-from eqco.study.datasets import Data, Digits, FashionMNIST, ImageFolder, JpegFolder
+from eqco.study.datasets import (
+    Data,
+    Digits,
+    FashionMNIST,
+    ImageFolder,
+    JpegFolder,
+    Torchvision,
+)
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 FASHION_MNIST_FILES = [
@@ -37,6 +44,8 @@ def prepare(spec: Data, out: Path) -> None:
             pack(_image_folder(spec), spec.name, out)
         case JpegFolder():
             _pack_jpegs(spec, out)
+        case Torchvision():
+            pack(_public(spec, out), spec.name, out)
 
 
 def _pack_jpegs(spec: JpegFolder, out: Path) -> None:
@@ -74,12 +83,12 @@ def _digits() -> dict[str, Packed]:
 
 
 def _fashion_mnist(root: str | None, out: Path) -> dict[str, Packed]:
-    from torchvision.datasets import FashionMNIST as Torchvision
+    from torchvision.datasets import FashionMNIST as Original
 
     if root is None and not DEBIAN_FASHION_MNIST.is_dir():
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".download-", dir=out) as folder:
-            return _from_torchvision(Torchvision(folder, train=True, download=True), folder)
+            return _from_torchvision(Original(folder, train=True, download=True), folder)
     source = DEBIAN_FASHION_MNIST if root is None else Path(root)
     with tempfile.TemporaryDirectory(prefix="eqco-") as folder:
         raw = Path(folder, "FashionMNIST", "raw")
@@ -96,7 +105,7 @@ def _fashion_mnist(root: str | None, out: Path) -> dict[str, Packed]:
             except (EOFError, gzip.BadGzipFile, OSError) as error:
                 raise InputError(f"{source / name}: cannot be unpacked: {error}") from None
         try:
-            return _from_torchvision(Torchvision(folder, train=True), folder)
+            return _from_torchvision(Original(folder, train=True), folder)
         except (ValueError, AssertionError, RuntimeError) as error:
             raise InputError(f"{source}: is not Fashion-MNIST: {error}") from None
 
@@ -109,12 +118,43 @@ def _from_torchvision(train: Any, folder: str) -> dict[str, Packed]:
     }
 
 
+def _public(spec: Torchvision, out: Path) -> dict[str, Packed]:
+    with archives.found(spec, out) as files:
+        match spec.dataset:
+            case "cifar10":
+                splits = archives.cifar10(files[0])
+            case "cifar100":
+                splits = archives.cifar100(files[0])
+            case "svhn":
+                splits = {"train": archives.svhn(files[0]), "test": archives.svhn(files[1])}
+            case "imagenette":
+                return _imagenette(files[0], spec)
+    return {
+        split: archives.first_of_each_class(packed, spec.images_per_class)
+        for split, packed in splits.items()
+    }
+
+
+def _imagenette(archive: Path, spec: Torchvision) -> dict[str, Packed]:
+    """The image folder in Imagenette's archive; messages name the archive, not where it lay."""
+    with folders.unpacked(archive, "data.root") as folder:
+        try:
+            return _packed_folder(folder / archive.stem, spec.size, spec.images_per_class)
+        except InputError as error:
+            message = str(error).replace(f"{folder}/", "")
+            raise InputError(f"{archive}: {message}") from None
+
+
 def _image_folder(spec: ImageFolder) -> dict[str, Packed]:
     with folders.unpacked(Path(spec.path)) as folder:
-        return {
-            split: _decode(by_class, spec.size, split)
-            for split, by_class in folders.splits(folder, spec.images_per_class).items()
-        }
+        return _packed_folder(folder, spec.size, spec.images_per_class)
+
+
+def _packed_folder(folder: Path, size: int, per_class: int | None) -> dict[str, Packed]:
+    return {
+        split: _decode(by_class, size, split)
+        for split, by_class in folders.splits(folder, per_class).items()
+    }
 
 
 def _decode(by_class: dict[str, list[Path]], size: int, split: str) -> Packed:

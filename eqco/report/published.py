@@ -13,7 +13,12 @@ from eqco.study.recipe import Augment
 from eqco.study.study import Study
 
 # our names, and the names in the papers
-DATASETS = {"cifar10-jpeg": "cifar-10", "cifar100": "cifar-100", "imagenet": "imagenet-1k"}
+DATASETS = {
+    "cifar10": "cifar-10",
+    "cifar10-jpeg": "cifar-10",
+    "cifar100": "cifar-100",
+    "imagenet": "imagenet-1k",
+}
 NAMES = {"moco": ("moco", "moco-v2")}
 LOSSES = {"0": "info-nce", "inf": "dcl"}  # of a margin
 TUNED = "tuned"  # in place of a temperature: the accuracy at the best of several

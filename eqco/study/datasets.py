@@ -119,4 +119,53 @@ class JpegFolder(Folder):
         return self
 
 
-Data = Annotated[Digits | FashionMNIST | ImageFolder | JpegFolder, Field(discriminator="kind")]
+SIDES = {"cifar10": 32, "cifar100": 32, "svhn": 32, "imagenette": 160}
+"""Pixels of a public dataset's images; of Imagenette's the short side, in the smaller archive."""
+
+TRAIN_IMAGES = {"cifar10": 50_000, "cifar100": 50_000, "svhn": 73_257, "imagenette": 9_469}
+
+
+class Torchvision(Dataset):
+    """A public dataset of RGB images, from its authors' files: downloaded, or in a folder."""
+
+    channels: ClassVar[int] = 3
+    kind: Literal["torchvision"]
+    dataset: Literal["cifar10", "cifar100", "svhn", "imagenette"] = Field(
+        alias="name", description="the dataset"
+    )
+    root: str | None = Field(
+        None,
+        description="folder that holds the authors' files; without it they are downloaded",
+    )
+    size: Annotated[int, Field(ge=4, le=1024)] = Field(
+        default_factory=lambda values: SIDES.get(values.get("dataset"), 32),
+        description="pixels of Imagenette's images (160): they are resized to this short side and "
+        "centre-cropped; the other datasets' images are 32 pixels",
+    )
+    images_per_class: ImagesPerClass = None
+
+    @property
+    def name(self) -> str:
+        """The folder under ``data/``, and the name in tables; a part has a name of its own."""
+        parts: list[str] = [self.dataset]
+        if self.size != SIDES[self.dataset]:
+            parts.append(str(self.size))
+        if self.images_per_class:
+            parts.append(f"first-{self.images_per_class}")
+        return "-".join(parts)
+
+    @property
+    def images(self) -> int | None:
+        return None if self.images_per_class else TRAIN_IMAGES[self.dataset]
+
+    @model_validator(mode="after")
+    def _as_they_are(self) -> "Torchvision":
+        side = SIDES[self.dataset]
+        if self.size != side and self.dataset != "imagenette":
+            refuse("size", self.size, f"must be {side}, as {self.dataset}'s images are")
+        return self
+
+
+Data = Annotated[
+    Digits | FashionMNIST | ImageFolder | JpegFolder | Torchvision, Field(discriminator="kind")
+]

@@ -27,7 +27,8 @@ def parse_study(values: Any, source: str) -> Study:
     try:
         return Study.model_validate(values)
     except ValidationError as error:
-        first, *others = error.errors()
+        # a default that waits for a wrong value is no mistake of its own
+        first, *others = (e for e in error.errors() if e["type"] != "default_factory_not_called")
         more = f" (and {len(others)} more)" if others else ""
         raise InputError(f"{source}: {_line(first)}{more}") from None
 
@@ -45,7 +46,7 @@ def load_study(path: Path) -> Study:
 
 def _line(error: ErrorDetails) -> str:
     tags = {
-        *("digits", "fashion-mnist", "image-folder", "jpeg-folder"),
+        *("digits", "fashion-mnist", "image-folder", "jpeg-folder", "torchvision"),
         *("float", "literal['eqco']"),
         *("all", "list"),
         *("mapping", "mappings"),

@@ -14,7 +14,7 @@ from eqco.study.methods import METHODS
 from eqco.study.study import Study
 
 IMAGES = 512  # of Fashion-MNIST
-PER_CLASS = 8  # images of a folder
+PER_CLASS = 8  # images of a folder or an archive
 SIDE = 48  # pixels
 BATCH = 16
 QUEUE = 64
@@ -37,8 +37,9 @@ def shrink(study: Study) -> Study:
     if "validation" in data:
         data["validation"] = min(data["validation"], PER_CLASS)
     if "path" in data:
-        data |= {"name": f"{data['name']}-quick", "images_per_class": PER_CLASS}
-        data["size"] = min(data["size"], SIDE)
+        data["name"] += "-quick"
+    if "size" in data:
+        data |= {"images_per_class": PER_CLASS, "size": min(data["size"], SIDE)}
     if "short_side" in data:
         data["short_side"] = min(data["short_side"], SIDE * 8 // 7)
     groups = math.lcm(*(variant.study.network.batch_norm_groups for variant in study.variants))

@@ -81,7 +81,7 @@ INSTEAD = {
         "dvc repro --dry",
         "the archived cells are of the studies as they are; test_dvc makes tables of such",
     ),
-    r"^study=negatives data=data/cifar10-jpeg$": (
+    r"^study=negatives data=data/cifar10$": (
         "study=demo data=data/digits; rm -rf results/demo/cells/*/*/margin~0/seed~0",
         "200 epochs of a ResNet-18; a cell of the demo, which README ran",
     ),
@@ -201,13 +201,14 @@ def test_no_block_goes_untested(page):
 
 
 @each_page(PAGES)
-def test_yaml_blocks_are_keys_of_a_grid_block(page):
+def test_yaml_blocks_are_a_dataset_or_keys_of_a_grid_block(page):
     values = yaml.safe_load(TINY.read_text())
     block = {"methods": ["simo"], "negatives": [4], "margins": [0], "seeds": [0]}
     for language, text in blocks(page):
         if language == "yaml":
-            grid = [{**block, "losses": ["dual-temperature"], **yaml.safe_load(text)}]
-            parse_study({**values, "grid": grid}, page.name)
+            keys = yaml.safe_load(text)
+            grid = [{**block, "losses": ["dual-temperature"], **keys}]
+            parse_study({**values, **(keys if "data" in keys else {"grid": grid})}, page.name)
 
 
 @each_page(PAGES)

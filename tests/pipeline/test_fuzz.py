@@ -3,15 +3,18 @@
 EQCO_SEED repeats a run. The sizes are those of the digits; memory is measured on larger files.
 """
 
+import gzip
 import os
 import random
 import subprocess
 import sys
 from pathlib import Path
 
+import public
 import pytest
 import torch
 
+from eqco.data import archives
 from eqco.data import packed as data
 from eqco.errors import InputError
 from eqco.store import cells as results
@@ -65,6 +68,31 @@ def packed(digits, tmp_path) -> Path:
     for name in ("MANIFEST.json", "train.safetensors", "test.safetensors"):
         (tmp_path / name).write_bytes((digits / name).read_bytes())
     return tmp_path
+
+
+@pytest.mark.parametrize("name", ["cifar10", "svhn"])
+def test_public_files(name, chance, cases, tmp_path):
+    """A block of the archive is changed inside an intact gzip, or Matlab's file as it is."""
+    splits = [public.random_split(10, 10, seed) for seed in (0, 1)]
+    getattr(public, name)(tmp_path, *splits)
+    if name == "cifar10":
+        path, read = tmp_path / "cifar-10-binary.tar.gz", archives.cifar10
+        whole = gzip.decompress(path.read_bytes())
+    else:
+        path, read = tmp_path / "train_32x32.mat", archives.svhn
+        whole = path.read_bytes()
+    refused = 0
+    for _ in range(cases):
+        at = 512 * chance.randrange(len(whole) // 512)
+        changed = whole[:at] + mutate(whole[at : at + 512], chance) + whole[at + 512 :]
+        path.write_bytes(gzip.compress(changed, 1) if name == "cifar10" else changed)
+        try:
+            read(path)
+        except InputError as error:
+            if not is_one_line(error):
+                pytest.fail(str(error))
+            refused += 1
+    assert refused
 
 
 @pytest.mark.parametrize("name", ["MANIFEST.json", "test.safetensors"])

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pandas as pd
+import public
 import pytest
 from helpers import ROOT, cells, copy_project, image_folder
 
@@ -20,13 +21,14 @@ pytestmark = pytest.mark.usefixtures("fork_server")
 STUDIES = sorted(ROOT.glob("params/*.yaml"))
 # of a paper or at its size; the others are small as they are, and run elsewhere in tests and docs
 RECIPES = [path for path in STUDIES if load_study(path).network.backbone != "conv5"]
-# that differ in kind: a queue and split batch norm; JPEGs, a probe on views and a support set
+# that differ in kind: CIFAR's archive, a queue and split batch norm; JPEGs, a probe on views and a
+# support set
 KINDS = ("moco-cifar10-demo", "nnclr-dcl-imagenet")
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Path:
-    """A copy of the project with small image folders where its studies look for theirs."""
+    """A copy of the project with small image folders and archives for its studies."""
     folder = tmp_path_factory.mktemp("quick")
     copy_project(folder, "params", "published")
     images = image_folder(folder / "images", classes=10, train=8, test=4)
@@ -40,6 +42,11 @@ def project(tmp_path_factory) -> Path:
                 archive.add(images, ".")
         else:
             path.symlink_to(images)
+    for classes, make in ((10, public.cifar10), (100, public.cifar100)):
+        make(folder / "raw", *(public.random_split(100, classes, seed) for seed in (0, 1)))
+    for path in folder.glob("params/*.yaml"):  # no test needs the network
+        offline = path.read_text().replace("kind: torchvision", "kind: torchvision\n  root: raw")
+        path.write_text(offline)
     return folder
 
 

@@ -187,7 +187,8 @@ def test_a_paper_has_one_number_for_a_row(path):
 @pytest.mark.parametrize(
     ("name", "changes"),
     [
-        ("moco-cifar10-demo", {"data.name": "other"}),
+        ("moco-cifar10-demo", {"data.name": "svhn"}),
+        ("moco-cifar10-demo", {"data.images_per_class": 500}),
         ("moco-cifar10-demo", {"network.backbone": "resnet50"}),
         ("moco-cifar10-demo", {"augment.crop": [0.2, 1.0]}),
         ("moco-cifar10-demo", {"augment.jitter": ...}),

@@ -66,6 +66,19 @@ BAD = [
         {"data": {"kind": "fashion-mnist", "train_images": 60_001}},
         "data.train_images: 60001: input should be less than or equal to 60000",
     ),
+    (
+        {"data": {"kind": "torchvision", "name": "mnist"}},
+        "data.name: 'mnist': input should be 'cifar10', 'cifar100', 'svhn' or 'imagenette'$",
+    ),
+    ({"data": {"kind": "torchvision"}}, "data.name: is missing$"),
+    (
+        {"data": {"kind": "torchvision", "name": "svhn", "size": 48}},
+        "data: size: 48: must be 32, as svhn's images are",
+    ),
+    (
+        {"data": {"kind": "torchvision", "name": "cifar10", "path": "x"}},
+        "data: unknown key 'path'; allowed: kind, validation, name, root, size",
+    ),
     ({"data.validation": 0}, "data.validation: 0: input should be greater than or equal to 1"),
     ({"data.validation": 1297}, "data.validation: 1297: the data has 1297 training images"),
     ({"data.validation": 1100}, "pretrain.batch: 256: the data has 197 training images"),
