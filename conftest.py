@@ -34,6 +34,8 @@ LONGEST = (
         "test_distributed",
         "test_checkpoint",
         "test_new",
+        "test_export",
+        "test_archives",
     ),
 )
 
