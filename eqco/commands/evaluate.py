@@ -48,10 +48,11 @@ def evaluate_linear(
         for suffix, saved in evaluation.encoders():
             features = extract(saved, data, device=device)
             accuracies: dict[str, float] = {}
+            seed = saved.config["cell"]["seed"]
             if settings.linear_lbfgs:
-                accuracies |= linear_lbfgs(features, settings.linear_lbfgs)
+                accuracies |= linear_lbfgs(features, settings.linear_lbfgs, seed)
             if settings.linear.augment is None:
-                accuracies |= linear(features, settings.linear, saved.config["cell"]["seed"])
+                accuracies |= linear(features, settings.linear, seed)
             else:
                 checkpoints = Checkpoints(state / f"linear-{evaluation.identity}{suffix}", {})
                 progress = state / PROGRESS

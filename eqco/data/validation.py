@@ -1,4 +1,4 @@
-"""The validation images of a study: training images that no cell is trained on."""
+"""Parts of the training images that have every class: those to validate, those with labels."""
 
 from typing import TYPE_CHECKING
 
@@ -31,16 +31,28 @@ def to_validate(labels: "Tensor", spec: Data) -> "Tensor":
     taken = torch.zeros(len(labels), dtype=torch.bool)
     if not spec.validation:
         return taken
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
-    classes = labels.unique()
-    share = torch.empty(len(labels))  # of its class that an image and those before it are
-    for label in classes:
-        of_class = order[labels[order] == label]
-        share[of_class] = (torch.arange(len(of_class)) + 0.5) / len(of_class)
-    taken[order[share[order].argsort(stable=True)][: spec.validation]] = True
-    if len(labels[~taken].unique()) < len(classes):
+    taken[in_proportion(labels, seed=0)[: spec.validation]] = True
+    classes = len(labels.unique())
+    if len(labels[~taken].unique()) < classes:
         raise InputError(
             f"data.validation: {spec.validation}: of {len(labels)} training images it must leave "
-            f"each of the {len(classes)} classes one to train on"
+            f"each of the {classes} classes one to train on"
         )
     return taken
+
+
+def in_proportion(labels: "Tensor", seed: int) -> "Tensor":
+    """The images (M,) in a random order whose first so many have each class in proportion.
+
+    Args:
+        labels: of the images (M,) int64, on the CPU.
+        seed: of the order.
+    """
+    import torch
+
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    share = torch.empty(len(labels))  # of its class that an image and those before it are
+    for label in labels.unique():
+        of_class = order[labels[order] == label]
+        share[of_class] = (torch.arange(len(of_class)) + 0.5) / len(of_class)
+    return order[share[order].argsort(stable=True)]

@@ -4,7 +4,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-Stream = Literal["weights", "order", "views", "negatives", "crops", "probe", "geometry"]
+Stream = Literal["weights", "order", "views", "negatives", "crops", "probe", "geometry", "labels"]
 STREAMS = get_args(Stream)  # their order is part of every seed
 
 

@@ -4,8 +4,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from eqco.study.fields import Count, NotNegative, Positive, Section
+from eqco.study.fields import Count, NotNegative, Positive, Real, Section
 from eqco.study.recipe import Augment
+
+Share = Annotated[Real, Field(gt=0, lt=1)]
 
 
 class LinearLBFGS(Section):
@@ -13,6 +15,18 @@ class LinearLBFGS(Section):
 
     l2: NotNegative = Field(1e-4, description="weight of ½‖W‖² beside the mean CE")
     iterations: Count = 200
+    labels: Annotated[list[Share], Field(min_length=1)] | None = Field(
+        None,
+        description="shares of the training images whose labels alone are used, each a protocol: "
+        "linear-lbfgs-labels~0.01",
+        exclude_if=lambda labels: labels is None,  # earlier results keep their settings
+    )
+
+    @property
+    def fits(self) -> dict[str, float]:
+        """The share of labels of each protocol: all of ``linear-lbfgs``."""
+        few = {f"linear-lbfgs-labels~{share:g}": share for share in self.labels or []}
+        return {"linear-lbfgs": 1.0, **few}
 
 
 class Linear(Section):
@@ -77,6 +91,6 @@ class Evaluate(Section):
     @property
     def protocols(self) -> list[str]:
         """The names of the protocols that give a cell's test accuracies."""
-        lbfgs = ["linear-lbfgs"] * bool(self.linear_lbfgs)
+        lbfgs = self.linear_lbfgs.fits if self.linear_lbfgs else {}
         names = [*lbfgs, *self.linear.probes, *self.knn.votes]
         return names + [f"{name}{KEY_SUFFIX}" for name in names] * self.key_encoder

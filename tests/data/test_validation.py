@@ -115,7 +115,7 @@ def test_features_of_the_training_images_are_divided(features, digits):
     [
         lambda features: knn(features, KNN(k=7, ks=[3]), chunk=300),
         lambda features: linear(features, Linear(lrs=[1, 30], epochs=3, drops=[2]), seed=0),
-        lambda features: linear_lbfgs(features, LinearLBFGS(iterations=20)),
+        lambda features: linear_lbfgs(features, LinearLBFGS(iterations=20), 0),
     ],
     ids=["knn", "linear", "linear-lbfgs"],
 )

@@ -10,6 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
 from eqco.data.packed import dataset_hash, read_manifest
+from eqco.data.validation import in_proportion
 from eqco.errors import InputError
 from eqco.evaluation.features import Features, extract, percent
 from eqco.evaluation.geometry import geometry
@@ -17,6 +18,7 @@ from eqco.evaluation.knn import knn
 from eqco.evaluation.linear import linear
 from eqco.evaluation.logistic import linear_lbfgs
 from eqco.networks.encoder import Encoder
+from eqco.runtime.seeds import draw_seed
 from eqco.store.cells import SavedEncoder
 from eqco.study.protocols import KNN, Linear, LinearLBFGS
 
@@ -34,7 +36,7 @@ def features() -> Features:
 
 @pytest.mark.parametrize("l2", [1e-3, 1e-1])
 def test_linear_lbfgs_is_scikit_learns_logistic_regression(features, l2):
-    (found,) = linear_lbfgs(features, LinearLBFGS(l2=l2, iterations=500)).values()
+    (found,) = linear_lbfgs(features, LinearLBFGS(l2=l2, iterations=500), 0).values()
     mean, std = features.train.mean(0), features.train.std(0)
     train, test = ((x - mean) / std for x in (features.train, features.test))
     # scikit-learn weighs the sum of losses with C: C = 1/(l2 · M)
@@ -42,6 +44,36 @@ def test_linear_lbfgs_is_scikit_learns_logistic_regression(features, l2):
     model.fit(train.numpy(), features.train_labels.numpy())
     expected = 100 * model.score(test.numpy(), features.test_labels.numpy())
     assert found == pytest.approx(expected, abs=0.34)  # one test point of 300
+
+
+def test_few_labels_are_a_fit_on_so_many_images_of_each_class(features):
+    """The standardisation is by all training images, and the full fit is as without the key."""
+    params = LinearLBFGS(l2=1e-2, iterations=500, labels=[0.05, 0.2])
+    found = linear_lbfgs(features, params, 3)
+    assert list(found) == ["linear-lbfgs", "linear-lbfgs-labels~0.05", "linear-lbfgs-labels~0.2"]
+    assert (
+        found["linear-lbfgs"]
+        == linear_lbfgs(features, LinearLBFGS(l2=1e-2, iterations=500), 0)["linear-lbfgs"]
+    )
+    mean, std = features.train.mean(0), features.train.std(0)
+    train, test = ((x - mean) / std for x in (features.train, features.test))
+    order = in_proportion(features.train_labels, draw_seed(3, "labels", 0))
+    for share, count in ((0.05, 30), (0.2, 120)):
+        rows, labels = order[:count], features.train_labels[order[:count]]
+        model = LogisticRegression(C=1 / (1e-2 * count), tol=1e-8, max_iter=5000)
+        model.fit(train[rows].numpy(), labels.numpy())
+        expected = 100 * model.score(test.numpy(), features.test_labels.numpy())
+        assert found[f"linear-lbfgs-labels~{share}"] == pytest.approx(expected, abs=0.34)
+        whole = features.train_labels.bincount() * share
+        assert ((labels.bincount(minlength=5) - whole).abs() <= 1).all()
+    assert linear_lbfgs(features, params, 4) != found  # other images
+    assert linear_lbfgs(features, params, 3) == found
+
+
+def test_labels_that_leave_a_class_without_one_are_refused(features):
+    params = LinearLBFGS(labels=[0.005])
+    with pytest.raises(InputError, match=r"labels: 0.005: of 600 training images it must have one"):
+        linear_lbfgs(features, params, 0)
 
 
 @pytest.mark.parametrize("k", [1, 7, 200])
@@ -84,7 +116,7 @@ def test_linear_learns_and_repeats(features):
     params = Linear(lr=0.1)
     first = linear(scaled, params, seed=0)
     assert first == linear(scaled, params, seed=0)
-    assert first["linear"] > linear_lbfgs(scaled, LinearLBFGS())["linear-lbfgs"] - 3
+    assert first["linear"] > linear_lbfgs(scaled, LinearLBFGS(), 0)["linear-lbfgs"] - 3
     assert first != linear(scaled, Linear(lr=0.1, epochs=1), seed=0)
 
 

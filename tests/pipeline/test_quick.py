@@ -73,6 +73,12 @@ def test_quick_is_a_study_that_keeps_methods_and_losses(path):
     assert len(cells(small)) <= len(cells(study))
 
 
+def test_quick_leaves_out_shares_of_labels(study_with):
+    study = study_with({"evaluate.linear_lbfgs.labels": [0.01]})
+    assert "linear-lbfgs-labels~0.01" in study.protocols
+    assert shrink(study).protocols == ["linear-lbfgs", "linear", "knn"]
+
+
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_a_dry_run_as_it_is(path, project):
     output = snakemake(project, "-n", "--configfile", f"params/{path.name}")
