@@ -22,7 +22,7 @@ test: $(VENV)/installed-test
 
 test-slow: $(VENV)/installed-test
 	sh .ci/packages.sh slurm chromium
-	$(PYTEST) -m slow
+	$(PYTEST) -m slow --dist worksteal
 
 test-all: test test-slow
 
