@@ -4,11 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from eqco.data.packed import MANIFEST, dataset_hash, read_manifest
 from eqco.errors import InputError
 from eqco.evaluation.features import dataset_of
+from eqco.report.templates import render
 from eqco.runtime.files import sha256
 from eqco.store.cells import EVALUATIONS, SUMMARY, SavedEncoder, read_json
 from eqco.study.protocols import KEY_SUFFIX
@@ -36,16 +35,10 @@ def model_card(
     accuracies: dict[str, float] = {}
     for name in EVALUATIONS:
         accuracies |= _beside(encoder, name, digest).get("accuracy", {})
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
     data = dataset_of(saved)
     cell, recipe = saved.config["cell"], saved.config["pretrain"]
-    return environment.get_template("card.md.jinja").render(
+    text = render(
+        "card.md.jinja",
         **shapes,
         to=to,
         file=file,
@@ -61,6 +54,7 @@ def model_card(
         checksum=saved.dataset,
         summary=_beside(encoder, SUMMARY, digest),
     )
+    return text + "\n"
 
 
 def _beside(encoder: Path, name: str, digest: str) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import altair
-import jinja2
 import pandas as pd
 import vl_convert
 import yaml
@@ -18,6 +17,7 @@ from eqco.errors import InputError
 from eqco.report import charts, claims, forest, noise, selection, tables
 from eqco.report.columns import column, configuration, shown
 from eqco.report.lines import lines_of, on_test
+from eqco.report.templates import render as render_template
 from eqco.store import provenance
 from eqco.store.selection import Choice, choose, confirmed
 from eqco.study.grid import Grid
@@ -58,18 +58,12 @@ def render(grid: Grid, results: Path, source: Path, published: Path) -> str:
             row["published"] = list(zip_longest(row["difference"].split(), values, fillvalue=""))
     done = [summary for summary in summaries if "missing" not in summary]
     made_by = provenance.gather(study, done) if done else None
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     charted = on_test(table)
     limit = max(FEWEST, EPOCHS // len(summaries))
     methods = list(table["method"].unique())
     epochs = sorted({study.of(one.cell).pretrain.epochs for one in grid.cells.values()})
-    return environment.get_template("page.html.jinja").render(
+    return render_template(
+        "page.html.jinja",
         study=study,
         cells=len(summaries),
         holes=[

@@ -91,7 +91,7 @@ def _augmentation(augment: Augment) -> str:
 def _like(published: "pd.Series[str]", protocol: str, study: Study) -> "pd.Series[bool]":
     """Whether each published protocol is close enough to ours to compare; the table names it."""
     if protocol == "linear":
-        beside = [] if ONLINE in study.protocols else [ONLINE]  # which has a row of its own
+        beside = [] if study.pretrain.online else [ONLINE]  # which then has a row of its own
         return published.isin(["linear", *beside])
     if protocol == ONLINE:
         return published.eq(ONLINE)

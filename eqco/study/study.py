@@ -60,8 +60,8 @@ class Study(Section):
     @property
     def protocols(self) -> list[str]:
         """The names of the protocols that give a cell's accuracies, on test images first."""
-        online = any(variant.study.pretrain.online for variant in self.variants)
-        names = self.evaluate.protocols + [ONLINE] * online
+        online = self.variants[0].study.pretrain.online  # a rule: all cells have one, or none
+        names = self.evaluate.protocols + [ONLINE] * bool(online)
         on_validation = [f"{name}{VALIDATION_SUFFIX}" for name in names]
         return names + on_validation * bool(self.data.validation)
 
