@@ -159,8 +159,15 @@ def _save(
     history, failed = result["history"], result["failed"]
     if failed is not None:
         print(f"failed: {failed}")
-    parts = (result[name] for name in ("tensors", "failed", "key", "online"))
-    save_encoder(folder / ENCODER, SavedEncoder(config, made_by["dataset"], *parts))
+    encoder = SavedEncoder(
+        config,
+        made_by["dataset"],
+        result["tensors"],
+        failed,
+        key=result["key"],
+        online=result["online"],
+    )
+    save_encoder(folder / ENCODER, encoder)
     write_json(folder / CONFIG, config)
     speeds = [entry["images_per_s"] for entry in history]
     write_json(

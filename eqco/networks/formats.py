@@ -22,7 +22,8 @@ Exported = tuple[bytes, Callable[[Tensor], Tensor]]
 
 def torchvision_weights(backbone: nn.Module, network: Network, images: Tensor) -> Exported:
     """Safetensors for torchvision's model of the same name, of which only ``fc`` is missing."""
-    model, _ = resnet(network.backbone, images.shape[1], network.stem)  # type: ignore[arg-type]
+    assert network.backbone != "conv5", "torchvision has no such network"
+    model, _ = resnet(network.backbone, images.shape[1], network.stem)
     return _weights(backbone, model)
 
 

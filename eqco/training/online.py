@@ -39,7 +39,7 @@ class OnlineClassifier(nn.Module):
 
     @torch.no_grad()
     def step(self, labels: Tensor, lr: float) -> None:
-        """Do a step on the features since the last.
+        """Do a step on ``features``.
 
         Args:
             labels: of the whole batch (N,); each rank has the features of its share.
@@ -48,7 +48,6 @@ class OnlineClassifier(nn.Module):
         n = len(labels) // ranks()
         views = [view for features in self.features for view in features.split(n)]  # (n, F) each
         x = torch.cat([gather(view) for view in views]).to(self.weight.dtype)  # (V N, F)
-        self.features.clear()
         y = x.new_zeros(len(x), len(self.weight))  # (V N, Y)
         y.scatter_(1, labels.repeat(len(views))[:, None], 1)  # one_hot would wait for a number
         sgd_step(self.weight, self.velocity, with_one(x), y, self.weight.new_full((), lr))

@@ -122,7 +122,7 @@ class Training:
         view1, view2 = self.views(self.step)  # (n, C, H, W) each, of this rank's n images
         self.optimizer.zero_grad()
         if self.online:
-            self.online.features.clear()  # of passes outside of a step
+            self.online.features.clear()  # of the last step, and of passes outside of a step
         positive, negatives = self.model(view1, view2, draw)  # (A,), (A, K)
         loss = self._losses(positive, negatives).mean()
         loss.backward()
