@@ -214,7 +214,7 @@ def test_a_truncated_archive(share, tmp_path):
 
 
 def test_a_flipped_bit_anywhere_is_noticed(tmp_path):
-    """By gzip, whose checksum stands behind the last file, or by tar; but for gzip's own notes."""
+    """Gzip's checksum, behind the last file, or tar refuses it; gzip's own notes have none."""
     file, chance = public.cifar10(tmp_path, TRAIN, TEST), random.Random(0)
     whole = file.read_bytes()
     start = whole.index(b"\0", 10) + 1  # the header holds the time and the file's name
