@@ -14,15 +14,15 @@ demo: $(VENV)/installed
 	@cat results/demo/summary.md
 
 # Every kind of check; test-slow: further cases of some.
-PYTEST = PATH="$$PATH:/usr/sbin" $(BIN)/pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder --durations 10
+PYTEST = PATH="$$PATH:/usr/sbin" $(BIN)/pytest --numprocesses 4 --durations 10
 
 test: $(VENV)/installed-test
 	sh .ci/packages.sh slurm chromium
-	$(PYTEST) -m "not slow"
+	$(PYTEST) --dist loadfile --no-loadscope-reorder -m "not slow"
 
 test-slow: $(VENV)/installed-test
 	sh .ci/packages.sh slurm chromium
-	$(PYTEST) -m slow --dist worksteal
+	$(PYTEST) --dist worksteal -m slow
 
 test-all: test test-slow
 
