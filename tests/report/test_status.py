@@ -107,7 +107,7 @@ def test_a_training_runs_is_stopped_resumes_and_is_killed(study, start, tmp_path
     assert process.wait() == 75
     stopped = of(study, tmp_path)[FIRST]
     assert (stopped.state, stopped.detail) == ("waiting", "resumes from a checkpoint")
-    assert 0 < stopped.remaining_s < 1000
+    assert stopped.remaining_s > 0
     process = start(FIRST, cold=True)
     wait_for(study, tmp_path, FIRST, "images/s")
     process.kill()
