@@ -57,6 +57,9 @@ def matches(study: Study, cell: Cell, protocol: str, file: Path) -> pd.DataFrame
         "epochs": text(study.pretrain.epochs),
     }
     rows = _read(file)
+    rows = rows[rows["dataset"].eq(settings["dataset"])]
+    if rows.empty:  # as for most studies, which may have thousands of cells
+        return rows
     same = rows["method"].isin(NAMES.get(cell.method, (cell.method,)))
     same &= rows["temperature"].isin([text(cell.temperature), TUNED])
     same &= rows["augmentation"].isin([_augmentation(study.augment), ""])

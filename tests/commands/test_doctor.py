@@ -171,9 +171,10 @@ def test_a_folder_that_cannot_be_written(mounted):
     ("megabytes", "code", "expected"),
     [
         (900, 1, ("fix", "0.9 GB, by a control group: the demo needs 1 GB")),
-        (
+        pytest.param(
             *(1_100, 0),
             ("note", "1.1 GB, by a control group: no cell on every core: snakemake --cores 1"),
+            marks=pytest.mark.slow,
         ),
     ],
 )

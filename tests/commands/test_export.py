@@ -36,7 +36,12 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "resnet50": {**RESNET18, "network.backbone": "resnet50"},
     "conv5": {},
 }
-OF_OTHERS = [name for name in NETWORKS if name not in ("conv5", "resnet50")]
+FURTHER = ("resnet18", "resnet18, small stem", "resnet18, grey", "resnet50")
+
+
+def each_network(*names: str) -> pytest.MarkDecorator:
+    cases = [pytest.param(n, marks=[pytest.mark.slow] * (n in FURTHER)) for n in names]
+    return pytest.mark.parametrize("network", cases)
 
 
 @pytest.fixture
@@ -97,7 +102,7 @@ def test_a_cell_from_its_training_to_others_models(tmp_path, digits, tiny_values
 
 
 @pytest.mark.parametrize("to", ["torchvision", "timm"])
-@pytest.mark.parametrize("network", OF_OTHERS)
+@each_network(*(name for name in NETWORKS if name not in ("conv5", "resnet50")))
 def test_others_models_load_the_weights_as_the_card_says(
     network, to, encoder, tmp_path, monkeypatch
 ):
@@ -108,7 +113,7 @@ def test_others_models_load_the_weights_as_the_card_says(
     check_equal(names["features"], features(path, names["images"]), 1e-6)
 
 
-@pytest.mark.parametrize("network", ["resnet18", "resnet18, split batch norm", "resnet50"])
+@each_network("resnet18", "resnet18, split batch norm", "resnet50")
 def test_torchvision_misses_only_the_classifier_and_timm_nothing(network, encoder, tmp_path):
     timm = pytest.importorskip("timm", reason="the extra timm is not installed")
     name = network.partition(",")[0]
@@ -128,8 +133,17 @@ def test_torchvision_misses_only_the_classifier_and_timm_nothing(network, encode
     assert (tmp_path / "torchvision").read_bytes() == (tmp_path / "timm").read_bytes()
 
 
-@pytest.mark.parametrize("to", ["onnx", "pt2"])
-@pytest.mark.parametrize("network", ["resnet18, small stem", "resnet18, split batch norm", "conv5"])
+@pytest.mark.parametrize(
+    ("network", "to"),
+    [
+        ("conv5", "onnx"),
+        ("resnet18, split batch norm", "pt2"),
+        pytest.param("resnet18, small stem", "onnx", marks=pytest.mark.slow),
+        pytest.param("resnet18, small stem", "pt2", marks=pytest.mark.slow),
+        pytest.param("resnet18, split batch norm", "onnx", marks=pytest.mark.slow),
+        pytest.param("conv5", "pt2", marks=pytest.mark.slow),
+    ],
+)
 def test_programs_have_the_same_features(network, to, encoder, tmp_path, monkeypatch):
     for name in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(name, reason="the extra onnx is not installed")

@@ -161,6 +161,7 @@ def test_a_clone_makes_the_tables_of_kept_cells_and_trains_nothing(clone):
     assert "up to date" in dvc(clone, "repro")
 
 
+@pytest.mark.slow  # test_archived has it without DVC
 def test_a_changed_parameter_trains_what_it_touches_of_a_kept_study(clone):
     path = clone / "params/kept.yaml"
     path.write_text(path.read_text().replace("alpha: 256", "alpha: 8"))
@@ -230,6 +231,7 @@ def test_results_without_records_are_refused_under_another_parameter(clone):
     assert (clone / "workflow/dvc.lock").read_text() == locked
 
 
+@pytest.mark.slow  # test_workflow has it without DVC
 def test_records_of_another_commit_are_refused(pulled):
     """Its cousin: back on the first commit, but with the second's records."""
     change(pulled, {"temperature": 0.5})
@@ -319,6 +321,7 @@ def test_without_a_remote_a_pull_says_so(clone):
     assert "No remote provided and no default remote set" in done.stderr
 
 
+@pytest.mark.slow  # test_workflow has two Snakemakes
 def test_a_second_repro_at_once_is_told(pulled):
     change(pulled, {"alpha": 8})
     process = start_repro(pulled)

@@ -11,7 +11,8 @@ from pathlib import Path
 import pandas as pd
 import public
 import pytest
-from helpers import ROOT, cells, copy_project, image_folder
+import yaml
+from helpers import ROOT, cells, copy_project, image_folder, with_values
 
 from eqco.study.load import load_study
 from eqco.study.quick import shrink
@@ -21,9 +22,15 @@ pytestmark = pytest.mark.usefixtures("fork_server")
 STUDIES = sorted(ROOT.glob("params/*.yaml"))
 # of a paper or at its size; the others are small as they are, and run elsewhere in tests and docs
 RECIPES = [path for path in STUDIES if load_study(path).network.backbone != "conv5"]
-# that differ in kind: CIFAR's archive, a queue and split batch norm; JPEGs, a probe on views and a
-# support set
-KINDS = ("moco-cifar10-demo", "nnclr-dcl-imagenet")
+# that differ in kind, with a network that takes seconds
+KINDS = {
+    # CIFAR's archive, a queue and split batch norm
+    "moco-cifar10-demo": {"network.stem": "large"},
+    # JPEGs, a probe on views and a support set
+    "nnclr-dcl-imagenet": {"network.backbone": "resnet18", "network.predictor": 64},
+}
+
+PLANNED = {*KINDS, "weighting-or-rate-gpu", "controls", "flatness"}
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +86,14 @@ def test_quick_leaves_out_shares_of_labels(study_with):
     assert shrink(study).protocols == ["linear-lbfgs", "linear", "knn"]
 
 
-@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [
+        # a plan is the same for others: one of each kind, with a selection and with claims
+        pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * (path.stem not in PLANNED))
+        for path in STUDIES
+    ],
+)
 def test_a_dry_run_as_it_is(path, project):
     output = snakemake(project, "-n", "--configfile", f"params/{path.name}")
     study = load_study(path)
@@ -89,16 +103,9 @@ def test_a_dry_run_as_it_is(path, project):
     assert re.search(rf"^pretrain +{count}$", output, re.M)
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        pytest.param(path, id=path.stem, marks=[] if path.stem in KINDS else pytest.mark.slow)
-        for path in RECIPES
-    ],
-)
-def test_a_quick_run_from_images_to_table(path, project):
+def run_quick(project: Path, path: Path) -> None:
     small, start = shrink(load_study(path)), time.monotonic()
-    options = ["--configfile", f"params/{path.name}", "--config", "quick=true"]
+    options = ["--configfile", str(path), "--config", "quick=true"]
     snakemake(project, *options, "--cores", "2")
     print(f"{path.stem}: {len(cells(small))} cells in {time.monotonic() - start:.0f} s")
     folder = project / "results" / small.study
@@ -106,6 +113,21 @@ def test_a_quick_run_from_images_to_table(path, project):
     assert len(table) == len(cells(small)) * len(small.protocols)
     assert table["mean"].between(0, 100).all()
     shutil.rmtree(folder / "cells")  # ResNet-50s
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_quick_run_of_a_smaller_network_from_images_to_table(name, project):
+    values = yaml.safe_load((project / f"params/{name}.yaml").read_text())
+    values = with_values(values, {"study": f"{name}-smaller", **KINDS[name]})
+    path = project / f"params/{name}-smaller.yaml"
+    path.write_text(yaml.safe_dump(values))
+    run_quick(project, path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_quick_run_from_images_to_table(path, project):
+    run_quick(project, project / "params" / path.name)
 
 
 @pytest.mark.slow

@@ -151,7 +151,10 @@ def test_a_killed_snakemake_started_again_loses_nothing(grid):
     assert not (grid / "results" / "tiny" / "state").exists()
 
 
-@pytest.mark.parametrize("forced", [(), ("--forcerun", "pretrain"), ("--forceall",)])
+@pytest.mark.parametrize(
+    "forced",
+    [(), ("--forcerun", "pretrain"), pytest.param(("--forceall",), marks=pytest.mark.slow)],
+)
 def test_what_finished_is_brought_back_unless_it_is_asked_for_anew(grid, forced):
     trained = {}
     for path in grid.glob(f"{A_CELL}/pretrain.json"):

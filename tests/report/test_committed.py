@@ -35,6 +35,12 @@ CLAIMED = ("claims.csv", "claims.md", "claims.svg", "claims.png")
 SELECTED = ("selection.csv", "selection.svg", "selection.png")
 
 each_study = pytest.mark.parametrize("study", COMMITTED)
+# of each kind: with claims and a selection, with comparisons, and with neither
+KINDS = {"weighting-or-rate", "demo-repeats", "moco-cifar10-demo-cpu"}
+each_drawing = pytest.mark.parametrize(
+    "study",
+    [pytest.param(one, marks=[] if one in KINDS else pytest.mark.slow) for one in COMMITTED],
+)
 
 
 def test_there_are_some_and_each_has_a_stage():
@@ -62,7 +68,7 @@ def test_every_cell_is_kept_and_comes_from_a_clean_revision_of_this_history(stud
         assert folders == {"params", "tests"}, "the code is that revision's"
 
 
-@each_study
+@each_drawing
 def test_tables_and_figures_are_what_the_code_makes_of_the_kept_cells(study, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     committed = ROOT / "results" / study
@@ -83,7 +89,7 @@ def test_tables_and_figures_are_what_the_code_makes_of_the_kept_cells(study, tmp
     assert sorted(Path(path).name for path in tracked) == sorted([*names, kept.KEPT])
 
 
-@each_study
+@each_drawing
 def test_the_report_can_be_made_of_the_kept_cells(study, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     shutil.copy(ROOT / "results" / study / kept.KEPT, tmp_path)

@@ -280,6 +280,7 @@ def test_a_study_without_cells_is_all_holes(browser, study_file, tmp_path):
         assert page.locator("#against-simo").get_by_text("✕").count() == 5
 
 
+@pytest.mark.slow
 def test_a_thousand_cells_are_below_10_megabytes(browser, tiny_values, tmp_path):
     """How long it takes to open is in benchmarks/records.md."""
     study = study_of_1000_cells(tiny_values)

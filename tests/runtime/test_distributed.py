@@ -197,7 +197,7 @@ def losses(summary: dict[str, Any]) -> list[float]:
     return [epoch["loss"] for epoch in summary["history"]]
 
 
-@pytest.mark.parametrize("lost", [0, 1])
+@pytest.mark.parametrize("lost", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_killed_rank_stops_the_job_and_another_number_goes_on(long, undisturbed, lost):
     process = long.start(gpus=2, cold=True)
     long.wait_for("epoch 2/8", process)

@@ -113,7 +113,13 @@ def files(folder: Path) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("name", WORKFLOWS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name == "scatter and gather"))
+        for name in WORKFLOWS
+    ],
+)
 def test_a_workflow_ends_in_the_same_files_on_slurm_although_snakemake_is_killed(
     name, slurm, projects
 ):
