@@ -7,7 +7,7 @@ SLURM ?= /tmp/eqco-slurm
 EXECUTOR := plugins/snakemake-executor-plugin-submitit
 
 .DELETE_ON_ERROR:
-.PHONY: demo test test-slow test-all lint bench claims docs format schema slurm-up slurm-down
+.PHONY: demo test test-slow test-all lint bench claims docs reference format schema slurm-up slurm-down
 
 demo: $(VENV)/installed
 	$(BIN)/snakemake --configfile params/demo.yaml
@@ -49,10 +49,13 @@ bench: $(VENV)/installed-test
 claims: $(VENV)/installed
 	$(BIN)/python -m eqco claims results/README.md docs/findings.md
 
-# The API reference, from the docstrings: docs/api/index.html.
-docs: $(VENV)/installed-docs
-	$(BIN)/pdoc --docformat google --output-directory docs/api eqco \
-		snakemake_executor_plugin_submitit snakemake_logger_plugin_eqco
+# The pages and the API as a site that needs no network: docs/site/index.html.
+docs: reference $(VENV)/installed-docs
+	$(BIN)/python docs/make/website.py docs/site
+
+# The pages of keys and commands, from the program: docs/keys.md, docs/cli.md.
+reference: $(VENV)/installed
+	$(BIN)/python docs/make/reference.py
 
 format: $(VENV)/installed-lint
 	$(BIN)/ruff check --fix
