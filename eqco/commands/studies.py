@@ -23,6 +23,10 @@ def table(
     study: StudyFile,
     results: ResultsFolder = None,
     published: PublishedFile = PUBLISHED,
+    latex: Annotated[
+        Path | None,
+        typer.Option(help="Also write the mean accuracies as LaTeX tables to this file"),
+    ] = None,
 ) -> None:
     """Gather a study's cells into table.csv, table.md, metrics.json, negatives.svg and .png.
 
@@ -31,7 +35,8 @@ def table(
     from eqco.commands.table import write_table
 
     grid = options.grid(study)
-    print(write_table(grid, options.folder(results, grid.study), published), end="")
+    folder = options.folder(results, grid.study)
+    print(write_table(grid, folder, published, latex), end="")
 
 
 def compare(

@@ -11,7 +11,7 @@ from eqco.store.selection import choose, confirmed
 from eqco.study.grid import Grid
 
 
-def write_table(grid: Grid, results: Path, published: Path) -> str:
+def write_table(grid: Grid, results: Path, published: Path, latex: Path | None = None) -> str:
     """Write table.csv, table.md, summary.md, metrics.json, negatives.* and provenance.json.
 
     With ``comparisons`` in the study also what ``compare.write_own`` writes.
@@ -20,6 +20,7 @@ def write_table(grid: Grid, results: Path, published: Path) -> str:
         grid: the study's grid.
         results: the study's folder, which holds ``cells/``; the files are written to it.
         published: CSV file of published numbers.
+        latex: a further file, for the blocks of summary.md as LaTeX tables.
 
     Returns:
         The text of summary.md.
@@ -46,6 +47,8 @@ def write_table(grid: Grid, results: Path, published: Path) -> str:
     write(results / "table.md", tables.markdown(table, notes))
     text = "\n".join([summary.render(table), *(f"{note}\n" for note in notes)])
     write(results / "summary.md", text)
+    if latex:
+        write(latex, summary.latex(table))
     write_json(results / "metrics.json", tables.metrics(table))
     figures.negatives(accuracies, study.study, results / "negatives")
     statistics = {"statistics": claims.METHOD} if study.comparisons else {}

@@ -1,6 +1,7 @@
 """The table and the figure of a study, from made-up accuracies."""
 
 import math
+import re
 import statistics
 
 import pandas as pd
@@ -86,6 +87,24 @@ def test_the_summary_has_a_row_a_margin_and_a_column_a_k(accuracies):
     assert lines[0] == ["", "K = 1", "K = 16"]
     assert lines[2] == ["InfoNCE (m = 0)", "81.17 ± 1.26", "84.17 ± 0.29"]
     assert lines[3] == ["EqCo (m = τ log α/K)", "83.77 ± 0.67", ""]
+
+
+def test_the_summary_as_latex_has_the_same_cells(accuracies):
+    table = tables.aggregate(accuracies)
+    written = summary.latex(table)
+    assert written.isascii()
+    for symbol, command in (("±", "pm"), ("α", "alpha"), ("τ", "tau"), ("∞", "infty")):
+        written = written.replace(rf"$\{command}$", symbol)
+    rows = re.findall(r"^(.*?) *\\\\$", written, re.M)
+    assert [[cell.strip() for cell in row.split("&")] for row in rows] == [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in summary.render(table).splitlines()
+        if line.startswith("|") and not line.startswith("|:")
+    ]
+    heads = re.findall(r"caption\{(.*)\}", written)
+    assert [head.replace(r"\%", "%") for head in heads] == [
+        line for line in summary.render(table).splitlines() if "accuracy [%]" in line
+    ]
 
 
 def test_a_hole_in_the_summary(accuracies):
