@@ -7,23 +7,26 @@ from typing import Any
 import torch
 from torch import nn
 
-from eqco.data.packed import read_manifest
-from eqco.data.views import Views
+from eqco.data.packed import dataset_hash, read_manifest
 from eqco.errors import InputError
-from eqco.evaluation.features import Features, extract, frozen_backbone, unchanged
+from eqco.evaluation.features import (
+    Features,
+    Renormalise,
+    extract,
+    features_of,
+    frozen,
+    frozen_backbone,
+)
 from eqco.evaluation.geometry import geometry
 from eqco.evaluation.knn import knn
-from eqco.evaluation.linear import linear, linear_on_views, with_one
-from eqco.evaluation.logistic import linear_lbfgs
+from eqco.evaluation.linear import with_one
+from eqco.evaluation.protocols import fit
 from eqco.runtime.files import sha256
 from eqco.runtime.ranks import joined, rank
-from eqco.runtime.seeds import draw_seed
-from eqco.runtime.signals import stop_on_signals
-from eqco.store.cells import PROGRESS, SavedEncoder, read_encoder, settings_of, write_json
+from eqco.store.cells import PROGRESS, TRANSFER, SavedEncoder, read_encoder, settings_of, write_json
 from eqco.store.checkpoint import Checkpoints
 from eqco.store.images import pack
-from eqco.study.datasets import Data
-from eqco.study.protocols import KEY_SUFFIX, ONLINE, VALIDATION_SUFFIX, Linear
+from eqco.study.protocols import KEY_SUFFIX, ONLINE, VALIDATION_SUFFIX
 from eqco.study.study import Study, config_hash
 
 
@@ -51,20 +54,18 @@ def evaluate_linear(
     with joined(device):
         for suffix, saved in evaluation.encoders():
             features = extract(saved, data, device=device)
+            backbone = frozen_backbone(saved, channels).to(device)
+            checkpoints = Checkpoints(state / f"linear-{evaluation.identity}{suffix}", {})
             accuracies: dict[str, float] = {}
-            seed = saved.config["cell"]["seed"]
-            if settings.linear_lbfgs:
-                accuracies |= linear_lbfgs(features, settings.linear_lbfgs, seed)
-            if settings.linear.augment is None:
-                accuracies |= linear(features, settings.linear, seed)
-            else:
-                accuracies |= on_views(
-                    frozen_backbone(saved, channels).to(device),
+            for name in ("linear-lbfgs", "linear"):
+                accuracies |= fit(
+                    name,
+                    settings,
+                    backbone,
                     features,
-                    settings.linear,
                     (study.data, data),
-                    seed=seed,
-                    checkpoints=Checkpoints(state / f"linear-{evaluation.identity}{suffix}", {}),
+                    seed=saved.config["cell"]["seed"],
+                    checkpoints=checkpoints,
                     progress=state / PROGRESS,
                 )
             if saved.online is not None and not suffix:
@@ -85,6 +86,48 @@ def evaluate_knn(
             evaluation.add(knn(features, study.evaluate.knn), suffix, features)
             if not suffix:
                 evaluation.more["geometry"] = geometry(features, saved, study.data, data, device)
+        evaluation.write(out)
+
+
+def evaluate_transfer(
+    study: Study, encoder: Path, data: Path, out: Path, state: Path, *, device: torch.device
+) -> None:
+    """Evaluate an encoder on the study's further datasets; arguments as for ``evaluate_linear``.
+
+    They lie in folders beside ``data``. Their images are normalised as the encoder's own were.
+    """
+    settings = study.evaluate
+    evaluation = Evaluation(TRANSFER, study, encoder)
+    own = read_manifest(data)
+    if evaluation.saved.dataset != dataset_hash(own):
+        raise InputError(f"{data}: is another dataset than the encoder was trained on")
+    with joined(device):
+        for suffix, saved in evaluation.encoders():
+            for other in settings.on:
+                folder = data.parent / other.name
+                theirs = read_manifest(folder)
+                normalise = Renormalise(*((m["mean"], m["std"]) for m in (theirs, own)))
+                backbone = frozen_backbone(saved, len(own["mean"]))
+                backbone = frozen(nn.Sequential(normalise, backbone)).to(device)
+                features = features_of(backbone, other, folder, device=device)
+                place = f"{suffix}@{other.name}"
+                accuracies: dict[str, float] = {}
+                for name in settings.sections:
+                    accuracies |= fit(
+                        name,
+                        settings,
+                        backbone,
+                        features,
+                        (other, folder),
+                        seed=saved.config["cell"]["seed"],
+                        checkpoints=Checkpoints(state / f"{evaluation.identity}{place}", {}),
+                        progress=state / PROGRESS,
+                    )
+                evaluation.add(accuracies, place, features)
+        evaluation.more["datasets"] = {
+            other.name: dataset_hash(read_manifest(data.parent / other.name))
+            for other in settings.on
+        }
         evaluation.write(out)
 
 
@@ -149,53 +192,3 @@ class Evaluation:
         write_json(out, {**self.made_by, **result})
         for protocol, accuracy in self.accuracies.items():
             print(f"{protocol} {accuracy:.2f} %")
-
-
-def on_views(
-    backbone: nn.Module,
-    features: Features,
-    params: Linear,
-    dataset: tuple[Data, Path],
-    *,
-    seed: int,
-    checkpoints: Checkpoints,
-    progress: Path,
-) -> dict[str, float]:
-    """The accuracies of the linear protocol on new views in each epoch, which can be stopped.
-
-    Args:
-        backbone: frozen, on the device of its features.
-        features: by it.
-        params: the protocol, with ``augment``.
-        dataset: its section of a study, and the folder of the packed dataset.
-        seed: for the layers' weights and the views.
-        checkpoints: to resume from.
-        progress: file for the progress.
-
-    Raises:
-        Interrupted: if a signal has stopped it; its state is saved.
-    """
-    assert params.augment is not None
-    spec, data = dataset
-    views = Views(
-        data,
-        spec,
-        params.augment,
-        batch=params.batch,
-        batch_key="evaluate.linear.batch",
-        views=1,
-        epochs=params.epochs,
-        seed=draw_seed(seed, "probe", 0),
-        device=features.test.device,
-    )
-    with stop_on_signals() as stop, unchanged(backbone):
-        return linear_on_views(
-            backbone,
-            views,
-            features,
-            params,
-            seed,
-            checkpoints=checkpoints,
-            stop=stop,
-            progress=progress,
-        )

@@ -27,11 +27,19 @@ Format = Literal["torchvision", "timm", "onnx", "pt2"]
 def prepare(
     study: StudyFile,
     out: Annotated[Path, typer.Option(help="Folder for the packed dataset, data/<name>")],
+    on: Annotated[
+        str | None, typer.Option(metavar="NAME", help="One of evaluate.on in place of the study's")
+    ] = None,
 ) -> None:
     """Pack the study's dataset: one file of uint8 images per split, and a manifest of checksums."""
     from eqco.data import sources
 
-    sources.prepare(options.read(study).data, out)
+    parsed = options.read(study)
+    others = {other.name: other for other in parsed.evaluate.on}
+    if on not in (None, *others):
+        allowed = ", ".join(others) or "none, as evaluate.on is empty"
+        raise InputError(f"--on: {on}: allowed: {allowed}")
+    sources.prepare(others[on] if on else parsed.data, out)
 
 
 def pretrain(
@@ -143,6 +151,34 @@ def knn_eval(
     from eqco.runtime.device import claim
 
     evaluate_knn(options.read(study), encoder, data, out, device=claim(device, threads, gpus))
+
+
+def transfer_eval(
+    study: StudyFile,
+    encoder: EncoderFile,
+    data: DataFolder,
+    out: ResultFile,
+    state: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for the checkpoints of a probe on augmented views; default: beside OUT"
+        ),
+    ] = None,
+    device: Device = "auto",
+    threads: Threads = None,
+    gpus: Gpus = 1,
+) -> None:
+    """Evaluate a frozen encoder on the datasets of evaluate.on, which lie beside its own."""
+    from eqco.runtime.launch import launched
+
+    parsed = options.read(study)
+    if launched(gpus):
+        return
+    from eqco.commands.evaluate import evaluate_transfer
+    from eqco.runtime.device import claim
+
+    chosen = claim(device, threads, gpus)
+    evaluate_transfer(parsed, encoder, data, out, state or out.parent / "state", device=chosen)
 
 
 def evaluate(

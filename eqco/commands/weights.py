@@ -1,6 +1,5 @@
 """``eqco evaluate``: the accuracies of any backbone's weights, as rows of a table."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,13 +9,10 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from eqco.commands.evaluate import on_views
 from eqco.data.packed import dataset_hash, read_manifest, section
 from eqco.errors import InputError
-from eqco.evaluation.features import Features, Renormalise, features_of, frozen
-from eqco.evaluation.knn import knn
-from eqco.evaluation.linear import linear
-from eqco.evaluation.logistic import linear_lbfgs
+from eqco.evaluation.features import Renormalise, features_of, frozen
+from eqco.evaluation.protocols import fit
 from eqco.networks.encoder import Encoder
 from eqco.networks.weights import load_backbone, read_weights
 from eqco.runtime.files import canonical, sha256, write
@@ -28,11 +24,6 @@ from eqco.study.recipe import Network
 from eqco.study.study import Study, config_hash
 
 SEED = 0  # of the protocols that draw
-FITS: dict[str, Callable[[Features, Any], dict[str, float]]] = {
-    "linear-lbfgs": lambda features, params: linear_lbfgs(features, params, SEED),
-    "linear": lambda features, params: linear(features, params, SEED),
-    "knn": knn,
-}
 COLUMNS = (
     *("weights", "sha256", "prefix", "backbone", "stem", "dataset", "checksum", "mean", "std"),
     *("protocol", "settings", "accuracy"),
@@ -77,7 +68,7 @@ def evaluate_weights(
     Args:
         source: the weights.
         data: folder of the packed dataset.
-        protocols: of FITS, each with the settings' variants of it; None: all that have settings.
+        protocols: of ``Evaluate.sections``, each with its variants; None: all with settings.
         out: CSV file; rows of the same evaluation are replaced.
         state: folder for the checkpoints and the progress of a probe on views.
         study: for the settings of the protocols and the images to use; None: all images, and each
@@ -95,7 +86,8 @@ def evaluate_weights(
     manifest, spec = read_manifest(data), study.data if study else section(data)
     if spec.name != manifest["name"]:
         raise InputError(f"--data: {data}: holds {manifest['name']}, the study is of {spec.name}")
-    sections = _sections(protocols, study.evaluate if study else Evaluate())
+    settings = study.evaluate if study else Evaluate()
+    names = _names(protocols, settings)
     _read(out)
     network = _network(source)
     backbone, prefix = _backbone(source, network, manifest)
@@ -113,20 +105,19 @@ def evaluate_weights(
     rows = []
     with joined(device):
         features = features_of(backbone.to(device), spec, data, device=device)
-        for name, params in sections.items():
-            one = {**row, "settings": canonical(params.model_dump(mode="json"))}
-            if name == "linear" and params.augment is not None:
-                accuracies = on_views(
-                    backbone,
-                    features,
-                    params,
-                    (spec, data),
-                    seed=SEED,
-                    checkpoints=Checkpoints(state / f"linear-{_identity(one)}", {}),
-                    progress=state / PROGRESS,
-                )
-            else:
-                accuracies = FITS[name](features, params)
+        for name in names:
+            params = settings.sections[name].model_dump(mode="json")
+            one = {**row, "settings": canonical(params)}
+            accuracies = fit(
+                name,
+                settings,
+                backbone,
+                features,
+                (spec, data),
+                seed=SEED,
+                checkpoints=Checkpoints(state / f"linear-{_identity(one)}", {}),
+                progress=state / PROGRESS,
+            )
             for protocol, accuracy in accuracies.items():
                 rows.append({**one, "protocol": protocol, "accuracy": f"{accuracy:.2f}"})
         if rank() == 0:
@@ -140,16 +131,16 @@ def _identity(row: dict[str, Any]) -> str:
     return config_hash({name: row[name] for name in row if name not in NOT_A_SETTING})
 
 
-def _sections(protocols: list[str] | None, settings: Evaluate) -> dict[str, Any]:
-    """The settings of each protocol, in the order of FITS."""
-    sections = {name: getattr(settings, name.replace("-", "_")) for name in FITS}
-    for name in protocols or []:
-        if name not in FITS:
-            raise InputError(f"--protocols: {name!r}: allowed are {', '.join(FITS)}")
-        if sections[name] is None:
+def _names(asked: list[str] | None, settings: Evaluate) -> list[str]:
+    """The protocols that are asked for, all that have settings by default."""
+    for name in asked or []:
+        if name not in settings.sections:
+            allowed = ", ".join(settings.sections)
+            raise InputError(f"--protocols: {name!r}: allowed are {allowed}")
+        if settings.sections[name] is None:
             raise InputError(f"--protocols: {name}: is null in the study's evaluate")
-    asked = protocols or [name for name in FITS if sections[name] is not None]
-    return {name: params for name, params in sections.items() if name in asked}
+    given = [name for name, section in settings.sections.items() if section is not None]
+    return [name for name in given if asked is None or name in asked]
 
 
 def _network(source: Source) -> Network:

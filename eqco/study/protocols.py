@@ -1,9 +1,10 @@
 """The protocols that evaluate an encoder, with their settings; docs/protocols.md defines each."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
+from eqco.study.datasets import Data
 from eqco.study.fields import Count, NotNegative, Positive, Real, Section
 from eqco.study.recipe import Augment
 
@@ -88,9 +89,26 @@ class Evaluate(Section):
         exclude_if=lambda key_encoder: not key_encoder,  # earlier results keep their settings
     )
 
+    on: list[Data] = Field(
+        [],
+        description="further datasets, each like `data`, whose features the frozen encoder makes "
+        "and the same protocols rate: linear@cifar100",
+        exclude_if=lambda on: not on,  # earlier results keep their settings
+    )
+
+    @property
+    def sections(self) -> dict[str, Any]:
+        """The settings of each kind of protocol; None of one that is not done."""
+        return {"linear-lbfgs": self.linear_lbfgs, "linear": self.linear, "knn": self.knn}
+
     @property
     def protocols(self) -> list[str]:
-        """The names of the protocols that give a cell's test accuracies."""
+        """The names of the protocols that give a cell's test accuracies on the study's data."""
         lbfgs = self.linear_lbfgs.fits if self.linear_lbfgs else {}
         names = [*lbfgs, *self.linear.probes, *self.knn.votes]
         return names + [f"{name}{KEY_SUFFIX}" for name in names] * self.key_encoder
+
+    @property
+    def transfers(self) -> list[str]:
+        """The names of the protocols that give a cell's test accuracies on further datasets."""
+        return [f"{name}@{other.name}" for other in self.on for name in self.protocols]
