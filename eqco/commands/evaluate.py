@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
+from eqco.data.packed import read_manifest
 from eqco.data.views import Views
 from eqco.errors import InputError
-from eqco.evaluation.features import Features, check_unchanged, extract, frozen_backbone
+from eqco.evaluation.features import Features, extract, frozen_backbone, unchanged
 from eqco.evaluation.geometry import geometry
 from eqco.evaluation.knn import knn
 from eqco.evaluation.linear import linear, linear_on_views, with_one
@@ -20,7 +22,8 @@ from eqco.runtime.signals import stop_on_signals
 from eqco.store.cells import PROGRESS, SavedEncoder, read_encoder, settings_of, write_json
 from eqco.store.checkpoint import Checkpoints
 from eqco.store.images import pack
-from eqco.study.protocols import KEY_SUFFIX, ONLINE, VALIDATION_SUFFIX
+from eqco.study.datasets import Data
+from eqco.study.protocols import KEY_SUFFIX, ONLINE, VALIDATION_SUFFIX, Linear
 from eqco.study.study import Study, config_hash
 
 
@@ -44,6 +47,7 @@ def evaluate_linear(
     """
     settings = study.evaluate
     evaluation = Evaluation("linear.json", study, encoder)
+    channels = len(read_manifest(data)["mean"])
     with joined(device):
         for suffix, saved in evaluation.encoders():
             features = extract(saved, data, device=device)
@@ -54,9 +58,15 @@ def evaluate_linear(
             if settings.linear.augment is None:
                 accuracies |= linear(features, settings.linear, seed)
             else:
-                checkpoints = Checkpoints(state / f"linear-{evaluation.identity}{suffix}", {})
-                progress = state / PROGRESS
-                accuracies |= _on_views(study, saved, data, features, checkpoints, progress, device)
+                accuracies |= on_views(
+                    frozen_backbone(saved, channels).to(device),
+                    features,
+                    settings.linear,
+                    (study.data, data),
+                    seed=seed,
+                    checkpoints=Checkpoints(state / f"linear-{evaluation.identity}{suffix}", {}),
+                    progress=state / PROGRESS,
+                )
             if saved.online is not None and not suffix:
                 scores = with_one(features.rated) @ saved.online.to(device).T  # (R, Y)
                 accuracies |= features.accuracies(ONLINE, scores)
@@ -141,33 +151,45 @@ class Evaluation:
             print(f"{protocol} {accuracy:.2f} %")
 
 
-def _on_views(
-    study: Study,
-    saved: SavedEncoder,
-    data: Path,
+def on_views(
+    backbone: nn.Module,
     features: Features,
+    params: Linear,
+    dataset: tuple[Data, Path],
+    *,
+    seed: int,
     checkpoints: Checkpoints,
     progress: Path,
-    device: torch.device,
 ) -> dict[str, float]:
-    """The accuracies of the linear protocol on new views in each epoch, which can be stopped."""
-    params = study.evaluate.linear
+    """The accuracies of the linear protocol on new views in each epoch, which can be stopped.
+
+    Args:
+        backbone: frozen, on the device of its features.
+        features: by it.
+        params: the protocol, with ``augment``.
+        dataset: its section of a study, and the folder of the packed dataset.
+        seed: for the layers' weights and the views.
+        checkpoints: to resume from.
+        progress: file for the progress.
+
+    Raises:
+        Interrupted: if a signal has stopped it; its state is saved.
+    """
     assert params.augment is not None
-    seed = saved.config["cell"]["seed"]
+    spec, data = dataset
     views = Views(
         data,
-        study.data,
+        spec,
         params.augment,
         batch=params.batch,
         batch_key="evaluate.linear.batch",
         views=1,
         epochs=params.epochs,
         seed=draw_seed(seed, "probe", 0),
-        device=device,
+        device=features.test.device,
     )
-    backbone = frozen_backbone(saved, views.channels).to(device)
-    with stop_on_signals() as stop:
-        accuracies = linear_on_views(
+    with stop_on_signals() as stop, unchanged(backbone):
+        return linear_on_views(
             backbone,
             views,
             features,
@@ -177,5 +199,3 @@ def _on_views(
             stop=stop,
             progress=progress,
         )
-    check_unchanged(backbone, saved)
-    return accuracies

@@ -74,6 +74,17 @@ def read_encoder(path: Path) -> SavedEncoder:
         raise InputError(f"{path}: is not an encoder of this project: {error}") from None
 
 
+def made_here(path: Path) -> bool:
+    """Whether a file is of ``save_encoder``, rather than weights of others."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            return MADE_BY in (file.metadata() or {})
+    except SafetensorError:
+        return False
+
+
 def is_finished(folder: Path, made_by: dict[str, str]) -> bool:
     """Whether a folder holds the whole result of a pretraining with this hash and dataset."""
     try:
