@@ -5,6 +5,8 @@ The parameters are drawn as torchvision's transforms draw them, but for every im
 
 import math
 import random
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,9 +16,8 @@ from eqco.data.operations import (
     adjust_contrast,
     adjust_hue,
     adjust_saturation,
-    choose,
+    blur_some,
     erase,
-    gaussian_blur,
     grayscale,
     horizontal_flip,
     normalise,
@@ -26,7 +27,11 @@ from eqco.runtime.ranks import WHOLE, Share
 from eqco.study.recipe import Augment, Jitter
 
 ATTEMPTS = 10  # candidate boxes before an operation gives up, as in torchvision
+IN_CACHE = 2**18  # pixels of all channels: 1 MB of float32, a core's second-level cache
 ASPECT = 4 / 3  # largest ratio of the sides of a crop, as in torchvision
+
+# what is done to images (b, C, H, W), and its parameters (B,)
+Operation = tuple[Callable[..., Tensor], tuple[Tensor, ...]]
 
 
 class Augmentation:
@@ -53,28 +58,41 @@ class Augmentation:
 
         The views depend on the images and the seed alone.
         """
+        operations = list(self._draw(images, seed))
+        views = torch.empty(images.shape, device=images.device, memory_format=torch.channels_last)
+        # a CPU applies all operations to a few images, which stay in its cache
+        few = len(images) if images.is_cuda else max(1, IN_CACHE // images[0].numel())
+        for start in range(0, len(images), few):
+            part = slice(start, start + few)
+            x = images[part].float().div_(255)
+            for operation, parameters in operations:
+                x = operation(x, *(values[part] for values in parameters))
+            views[part] = x
+        return views
+
+    def _draw(self, images: Tensor, seed: int) -> Iterator[Operation]:
+        """The operations in their order, with their parameters for each image."""
         params = self.params
         # filled on the device: a copy from the host would wait for the device
         sizes = torch.full((1, 2), images.shape[2], device=images.device)
         draw = _Draw(len(images), sizes, seed, self.share)
-        x = images.float().div_(255)
         if params.crop:
-            x = resized_crop(x, *_crop_box(draw, params.crop), x.shape[2])
+            yield partial(resized_crop, size=images.shape[2]), _crop_box(draw, params.crop)
         if params.flip:
-            x = horizontal_flip(x, draw.chance(params.flip))
+            yield horizontal_flip, (draw.chance(params.flip),)
         if params.jitter:
-            x = _color_jitter(x, draw, params.jitter)
+            yield from _color_jitter(draw, params.jitter)
         if params.grayscale:
-            x = grayscale(x, draw.chance(params.grayscale))
+            yield grayscale, (draw.chance(params.grayscale),)
         if params.blur:
             low, high = params.blur.sigma
-            blurred = gaussian_blur(x, draw.uniform(low, high), params.blur.kernel)
-            x = choose(draw.chance(params.blur.p), blurred, x)
-        x = normalise(x, self.mean, self.std)
+            sigma = draw.uniform(low, high)
+            blurred = draw.chance(params.blur.p)
+            yield partial(blur_some, kernel=params.blur.kernel), (blurred, sigma)
+        yield partial(normalise, mean=self.mean, std=self.std), ()
         if params.erase:
             top, left, height, width = _erase_box(draw)
-            x = erase(x, top, left, height * draw.chance(params.erase), width)
-        return x
+            yield erase, (top, left, height * draw.chance(params.erase), width)
 
 
 def crop_boxes(sizes: Tensor, area: list[float], seed: int, share: Share = WHOLE) -> Tensor:
@@ -167,7 +185,7 @@ def _erase_box(draw: _Draw) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return draw.corner(height, draw.height), draw.corner(width, draw.width), height, width
 
 
-def _color_jitter(x: Tensor, draw: _Draw, jitter: Jitter) -> Tensor:
+def _color_jitter(draw: _Draw, jitter: Jitter) -> Iterator[Operation]:
     jittered = draw.chance(jitter.p)  # (B,)
     operations = [
         (adjust_brightness, jitter.brightness, 1.0),
@@ -179,5 +197,4 @@ def _color_jitter(x: Tensor, draw: _Draw, jitter: Jitter) -> Tensor:
     for adjust, strength, neutral in operations:
         if strength:
             amount = draw.uniform(neutral - strength, neutral + strength)
-            x = adjust(x, torch.where(jittered, amount, neutral))
-    return x
+            yield adjust, (torch.where(jittered, amount, neutral),)

@@ -11,6 +11,7 @@ on each other, so the colour operations work on planes (B, H, W).
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 
 def _separable(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
@@ -18,8 +19,8 @@ def _separable(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     b, c, height, width = x.shape
     # all channels in one product each: (B, h, H) @ (B, H, C W), then (B, h C, W) @ (B, W, w)
     y = rows @ x.transpose(1, 2).reshape(b, height, c * width)
-    y = y.view(b, -1, width) @ columns.transpose(1, 2)
-    return y.view(b, -1, c, y.shape[2]).transpose(1, 2).contiguous()
+    y = y.view(b, rows.shape[1] * c, width) @ columns.transpose(1, 2)
+    return y.view(b, rows.shape[1], c, y.shape[2]).transpose(1, 2).contiguous()
 
 
 def _resample(start: Tensor, length: Tensor, size: int, out: int) -> Tensor:
@@ -128,27 +129,27 @@ def grayscale(x: Tensor, gray: Tensor) -> Tensor:
 
 
 def _smooth(sigma: Tensor, size: int, kernel: int) -> Tensor:
-    """A Gaussian of ``kernel`` taps with reflected borders, as matrices (B, size, size)."""
-    radius = kernel // 2
-    position = torch.arange(size, device=sigma.device)
-    inner, outer = position[None, :], position[:, None]
-
-    def tap(distance: Tensor) -> Tensor:  # (size, size) -> (B, size, size)
-        weight = torch.exp(-0.5 * (distance / sigma[:, None, None]) ** 2)
-        return weight * (distance.abs() <= radius)
-
-    weight = tap(inner - outer)
-    # pixel j > 0 also stands for −j, and j < size − 1 for 2 (size − 1) − j
-    weight = weight + tap(-inner - outer) * (inner > 0)
-    weight = weight + tap(2 * (size - 1) - inner - outer) * (inner < size - 1)
-    return weight / weight.sum(dim=2, keepdim=True)
+    """A Gaussian of ``kernel`` taps, as matrices (B, size, size + kernel - 1)."""
+    distance = torch.arange(kernel, device=sigma.device) - kernel // 2
+    taps = torch.exp(-0.5 * (distance / sigma[:, None]) ** 2)  # (B, kernel)
+    taps = pad(taps / taps.sum(dim=1, keepdim=True), (size - 1, size - 1))
+    # each row is the taps, one place further than in the row above
+    return taps.unfold(1, size + kernel - 1, 1).flip(1)
 
 
 def gaussian_blur(x: Tensor, sigma: Tensor, kernel: int) -> Tensor:
     """Blur with ``sigma`` (B,) pixels and ``kernel`` taps (odd, under twice the image's side)."""
     rows = _smooth(sigma, x.shape[2], kernel)
     columns = rows if x.shape[2] == x.shape[3] else _smooth(sigma, x.shape[3], kernel)
-    return _separable(x, rows, columns)
+    return _separable(pad(x, [kernel // 2] * 4, mode="reflect"), rows, columns)
+
+
+def blur_some(x: Tensor, some: Tensor, sigma: Tensor, kernel: int) -> Tensor:
+    """Blur the images whose ``some`` (B,) is true."""
+    if x.is_cuda:  # which would wait to know how many they are
+        return choose(some, gaussian_blur(x, sigma, kernel), x)
+    x[some] = gaussian_blur(x[some], sigma[some], kernel)
+    return x
 
 
 def erase(x: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor) -> Tensor:

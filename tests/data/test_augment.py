@@ -102,6 +102,15 @@ def test_gaussian_blur(size, kernel):
     )
 
 
+@pytest.mark.parametrize("share", [0, 0.5, 1])
+def test_blur_some_leaves_the_others_as_they_are(share):
+    x, sigma, some = images(), values(0.1, 2), values(0, 1) < share
+    expected = torch.where(some[:, None, None, None], operations.gaussian_blur(x, sigma, 5), x)
+    found = operations.blur_some(x.clone(), some, sigma, 5)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=0)
+    assert torch.equal(found[~some], x[~some])
+
+
 def test_erase():
     x, box = images(), boxes(32, least=0)
     expected = each(lambda i, t, l, h, w: F.erase(i, t, l, h, w, torch.zeros(1)), x, *box)  # noqa: E741
@@ -199,6 +208,12 @@ def view(params: Augment, seed: int, x: Tensor | None = None) -> Tensor:
 def test_views_are_a_function_of_the_seed():
     assert torch.equal(view(EVERYTHING, 3), view(EVERYTHING, 3))
     assert not torch.equal(view(EVERYTHING, 3), view(EVERYTHING, 4))
+
+
+def test_views_do_not_depend_on_how_many_are_made_at_once(monkeypatch):
+    whole = view(EVERYTHING, 3)
+    monkeypatch.setattr(augment, "IN_CACHE", 7 * 3 * 32 * 32)  # B is no multiple of 7
+    torch.testing.assert_close(view(EVERYTHING, 3), whole, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("key", ["crop", "flip", "jitter", "grayscale", "blur", "erase"])
