@@ -12,6 +12,7 @@ from eqco.errors import InputError
 from eqco.evaluation.features import (
     Features,
     Renormalise,
+    dataset_of,
     extract,
     features_of,
     frozen,
@@ -21,12 +22,15 @@ from eqco.evaluation.geometry import geometry
 from eqco.evaluation.knn import knn
 from eqco.evaluation.linear import with_one
 from eqco.evaluation.protocols import fit
+from eqco.networks.encoder import Encoder
 from eqco.runtime.files import sha256
 from eqco.runtime.ranks import joined, rank
 from eqco.store.cells import PROGRESS, TRANSFER, SavedEncoder, read_encoder, settings_of, write_json
 from eqco.store.checkpoint import Checkpoints
 from eqco.store.images import pack
+from eqco.study.datasets import Data
 from eqco.study.protocols import KEY_SUFFIX, ONLINE, VALIDATION_SUFFIX
+from eqco.study.recipe import Network
 from eqco.study.study import Study, config_hash
 
 
@@ -101,6 +105,8 @@ def evaluate_transfer(
     own = read_manifest(data)
     if evaluation.saved.dataset != dataset_hash(own):
         raise InputError(f"{data}: is another dataset than the encoder was trained on")
+    for other in settings.on:
+        _check_size(evaluation.saved, other, channels=len(own["mean"]))
     with joined(device):
         for suffix, saved in evaluation.encoders():
             for other in settings.on:
@@ -129,6 +135,19 @@ def evaluate_transfer(
             for other in settings.on
         }
         evaluation.write(out)
+
+
+def _check_size(saved: SavedEncoder, other: Data, channels: int) -> None:
+    """Refuse images of another size than the weights are for, as those of a ViT."""
+    network = Network.model_validate(saved.config["network"])
+    with torch.device("meta"):
+        needed = Encoder(network, channels, other.size).backbone.state_dict()
+    for name, tensor in needed.items():
+        if saved.failed is None and tensor.shape != saved.tensors[f"backbone.{name}"].shape:
+            raise InputError(
+                f"evaluate.on: {other.name}: images of {other.size} pixels: {network.backbone} "
+                f"of this encoder takes those of {dataset_of(saved).size} alone"
+            )
 
 
 class Evaluation:

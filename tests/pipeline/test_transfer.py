@@ -7,15 +7,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
-from helpers import TINY, copy_project, eqco, fails, idx, with_values
+from helpers import TINY, cells, copy_project, eqco, fails, idx, with_values
 from sklearn.neighbors import KNeighborsClassifier
 from tiny_grid import MADE, ran, snakemake
 
-from eqco.data.packed import load, read_manifest
+from eqco.commands.evaluate import evaluate_transfer
+from eqco.data.packed import dataset_hash, load, read_manifest
 from eqco.data.sources import FASHION_MNIST_FILES
+from eqco.errors import InputError
 from eqco.evaluation.features import frozen_backbone
-from eqco.store.cells import read_encoder
+from eqco.networks.encoder import Encoder
+from eqco.store.cells import SavedEncoder, read_encoder, save_encoder
 
 pytestmark = pytest.mark.usefixtures("fork_server")
 K = 20
@@ -100,6 +104,23 @@ def test_a_table_is_made_again_from_what_is_kept(folder, tmp_path):
         del line["transfer.json"]
     (results / "cells.jsonl").write_text("".join(json.dumps(line) + "\n" for line in old))
     assert "cannot be read" in fails("table", "tiny.yaml", "--results", results, cwd=folder)
+
+
+def test_a_vit_takes_images_of_its_own_size_alone(folder, study_with, tmp_path):
+    pytest.importorskip("timm", reason="the extra timm is not installed")
+    network = {"backbone": "timm/vit_tiny_patch16_224", "projector": [8], "projector_norm": "none"}
+    photos = {"kind": "image-folder", "name": "digits", "path": "x", "size": 16}
+    on = [{"kind": "image-folder", "name": "others", "path": "x", "size": 32}]
+    study = study_with({"data": photos, "network": network, "evaluate.on": on})
+    config = study.resolve(next(iter(cells(study).values())))
+    weights = Encoder(study.network, 3, 16).state_dict()
+    checksum = dataset_hash(read_manifest(folder / "data" / "digits"))
+    save_encoder(tmp_path / "encoder", SavedEncoder(config, checksum, weights))
+    with pytest.raises(InputError, match=r"others: images of 32 pixels: .* those of 16 alone"):
+        evaluate_transfer(
+            *(study, tmp_path / "encoder", folder / "data" / "digits", tmp_path / "out", tmp_path),
+            device=torch.device("cpu"),
+        )
 
 
 def test_another_dataset_than_one_of_the_study(folder):
