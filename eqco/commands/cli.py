@@ -18,7 +18,7 @@ app = typer.Typer(
 )
 COMMANDS: tuple[Callable[..., None], ...] = (
     *(steps.prepare, steps.pretrain, steps.linear_eval, steps.knn_eval),
-    *(steps.transfer_eval, steps.evaluate, steps.export),
+    *(steps.finetune_eval, steps.transfer_eval, steps.evaluate, steps.export),
     *(studies.table, studies.compare, studies.claims, studies.select, studies.cells),
     *(studies.keep, studies.report, studies.theory, studies.plan, studies.status, studies.schema),
     *(setup.doctor, setup.new),

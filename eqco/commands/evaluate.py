@@ -1,4 +1,4 @@
-"""``eqco linear-eval`` and ``eqco knn-eval``: the accuracies of an encoder, as a JSON file."""
+"""``eqco linear-eval`` and its kin: the accuracies of a cell's encoder, as a JSON file."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +12,14 @@ from eqco.errors import InputError
 from eqco.evaluation.features import (
     Features,
     Renormalise,
+    check_dataset,
     dataset_of,
     extract,
     features_of,
     frozen,
     frozen_backbone,
 )
+from eqco.evaluation.finetune import finetune
 from eqco.evaluation.geometry import geometry
 from eqco.evaluation.knn import knn
 from eqco.evaluation.linear import with_one
@@ -25,7 +27,16 @@ from eqco.evaluation.protocols import fit
 from eqco.networks.encoder import Encoder
 from eqco.runtime.files import sha256
 from eqco.runtime.ranks import joined, rank
-from eqco.store.cells import PROGRESS, TRANSFER, SavedEncoder, read_encoder, settings_of, write_json
+from eqco.runtime.signals import stop_on_signals
+from eqco.store.cells import (
+    PROGRESS,
+    TRANSFER,
+    TUNED,
+    SavedEncoder,
+    read_encoder,
+    settings_of,
+    write_json,
+)
 from eqco.store.checkpoint import Checkpoints
 from eqco.store.images import pack
 from eqco.study.datasets import Data
@@ -103,8 +114,7 @@ def evaluate_transfer(
     settings = study.evaluate
     evaluation = Evaluation(TRANSFER, study, encoder)
     own = read_manifest(data)
-    if evaluation.saved.dataset != dataset_hash(own):
-        raise InputError(f"{data}: is another dataset than the encoder was trained on")
+    check_dataset(evaluation.saved, data)
     for other in settings.on:
         _check_size(evaluation.saved, other, channels=len(own["mean"]))
     with joined(device):
@@ -135,6 +145,30 @@ def evaluate_transfer(
             for other in settings.on
         }
         evaluation.write(out)
+
+
+def evaluate_finetune(
+    study: Study, encoder: Path, data: Path, out: Path, state: Path, *, device: torch.device
+) -> None:
+    """Fine-tune an encoder with labels and rate it; arguments as for ``evaluate_linear``."""
+    params = study.evaluate.finetune
+    if params is None:
+        raise InputError("evaluate.finetune: is not in the study; it holds at least an augment")
+    evaluation = Evaluation(TUNED, study, encoder)
+    for suffix, saved in evaluation.encoders():
+        check_dataset(saved, data)
+        with stop_on_signals() as stop:
+            accuracies, features = finetune(
+                saved,
+                data,
+                params,
+                device=device,
+                checkpoints=Checkpoints(state / f"finetune-{evaluation.identity}{suffix}", {}),
+                stop=stop,
+                progress=state / PROGRESS,
+            )
+        evaluation.add(accuracies, suffix, features)
+    evaluation.write(out)
 
 
 def _check_size(saved: SavedEncoder, other: Data, channels: int) -> None:

@@ -153,6 +153,29 @@ def knn_eval(
     evaluate_knn(options.read(study), encoder, data, out, device=claim(device, threads, gpus))
 
 
+def finetune_eval(
+    study: StudyFile,
+    encoder: EncoderFile,
+    data: DataFolder,
+    out: ResultFile,
+    state: Annotated[
+        Path | None, typer.Option(help="Folder for the checkpoints; default: beside OUT")
+    ] = None,
+    device: Device = "auto",
+    threads: Threads = None,
+    gpus: Annotated[int, typer.Option(min=0, help="GPUs; at most one is used; 0: the CPU")] = 1,
+) -> None:
+    """Train an encoder on with labels, the whole network, and rate it.
+
+    It saves checkpoints, stops and resumes as a pretraining does.
+    """
+    from eqco.commands.evaluate import evaluate_finetune
+    from eqco.runtime.device import claim
+
+    parsed, chosen = options.read(study), claim(device, threads, gpus)
+    evaluate_finetune(parsed, encoder, data, out, state or out.parent / "state", device=chosen)
+
+
 def transfer_eval(
     study: StudyFile,
     encoder: EncoderFile,

@@ -116,16 +116,21 @@ def unchanged(backbone: nn.Module) -> Iterator[None]:
         assert torch.equal(tensor, before[name]), f"{name} has changed"
 
 
+def check_dataset(saved: SavedEncoder, data: Path) -> None:
+    """Raise InputError if an encoder was trained on another dataset than the one in ``data``."""
+    if saved.dataset != dataset_hash(read_manifest(data)):
+        raise InputError(f"{data}: is another dataset than the encoder was trained on")
+
+
 def extract(saved: SavedEncoder, data: Path, *, device: torch.device) -> Features:
     """Features of a saved encoder, as ``features_of``.
 
     Raises:
         InputError: if the encoder was trained on another dataset than the one in ``data``.
     """
-    manifest = read_manifest(data)
-    if saved.dataset != dataset_hash(manifest):
-        raise InputError(f"{data}: is another dataset than the encoder was trained on")
-    backbone = frozen_backbone(saved, channels=len(manifest["mean"])).to(device)
+    check_dataset(saved, data)
+    channels = len(read_manifest(data)["mean"])
+    backbone = frozen_backbone(saved, channels).to(device)
     return features_of(backbone, dataset_of(saved), data, device=device)
 
 

@@ -13,7 +13,16 @@ from pydantic_core import from_json  # twice as fast as json
 
 from eqco.errors import InputError
 from eqco.runtime.files import write
-from eqco.store.cells import EVALUATIONS, SUMMARY, TRANSFER, Files, files_of, mismatch, read_files
+from eqco.store.cells import (
+    EVALUATIONS,
+    SUMMARY,
+    TRANSFER,
+    TUNED,
+    Files,
+    files_of,
+    mismatch,
+    read_files,
+)
 from eqco.study.grid import Grid
 
 KEPT = "cells.jsonl"
@@ -61,7 +70,8 @@ def read_kept(results: Path) -> dict[str, Files]:
     for number, line in enumerate(lines, start=1):
         try:
             files: dict[str, Any] = from_json(line)
-            names = [n for n in (SUMMARY, *EVALUATIONS) if n != TRANSFER or n in files]
+            optional = {TUNED, TRANSFER} - files.keys()
+            names = [name for name in (SUMMARY, *EVALUATIONS) if name not in optional]
             kept[files.pop("cell")] = {name: dict(files[name]) for name in names}
         except (ValueError, KeyError, TypeError, AttributeError):
             raise InputError(

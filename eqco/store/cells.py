@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 ENCODER, CONFIG, SUMMARY = "encoder.safetensors", "config.json", "pretrain.json"
 MADE_BY = "made_by"
 PROGRESS = "progress.json"  # in a cell's state folder, beside its lock
-TRANSFER = "transfer.json"  # of a study that names further datasets
+# of a study that asks for them
+TUNED, TRANSFER = "finetune.json", "transfer.json"
 EVALUATIONS = {  # and the settings that they read
     "linear.json": {"linear", "linear_lbfgs", "key_encoder"},
     "knn.json": {"knn", "key_encoder"},
+    TUNED: {"finetune", "key_encoder"},
     TRANSFER: {"on", "linear", "linear_lbfgs", "knn", "key_encoder"},
 }
 KEY_PREFIX = "key."  # begins the names of the key encoder's tensors
@@ -135,7 +137,8 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def evaluations(evaluate: Evaluate) -> list[str]:
     """The files of a cell's evaluations, by a study's settings of them."""
-    return [name for name in EVALUATIONS if name != TRANSFER or evaluate.on]
+    asked = {TUNED: evaluate.finetune is not None, TRANSFER: bool(evaluate.on)}
+    return [name for name in EVALUATIONS if asked.get(name, True)]
 
 
 def files_of(evaluate: Evaluate) -> list[str]:

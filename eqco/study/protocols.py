@@ -55,6 +55,15 @@ class Linear(Section):
         return {f"linear-lr~{lr:g}": lr for lr in self.lrs} if self.lrs else {"linear": self.lr}
 
 
+class FineTune(Section):
+    """The whole network and a linear layer on it, by SGD with Nesterov's momentum and a cosine."""
+
+    lr: Positive = 0.05
+    epochs: Count = 30
+    batch: Count = 256
+    augment: Augment = Field(description="of the views, made anew in each epoch")
+
+
 class KNN(Section):
     """Weighted k-nearest-neighbour vote by cosine similarity."""
 
@@ -73,6 +82,7 @@ class KNN(Section):
 
 
 KEY_SUFFIX = "@key"  # ends the names of the key encoder's protocols
+FINETUNE = "finetune"
 ONLINE = "linear-online"  # the protocol of pretrain.online
 VALIDATION_SUFFIX = "@validation"  # ends the names of protocols that rate the validation images
 
@@ -83,6 +93,11 @@ class Evaluate(Section):
     linear_lbfgs: LinearLBFGS | None = LinearLBFGS()  # None if the data is too large for it
     linear: Linear = Linear()
     knn: KNN = KNN()
+    finetune: FineTune | None = Field(
+        None,
+        description="train the whole network on, with labels: the protocol finetune",
+        exclude_if=lambda finetune: finetune is None,  # earlier results keep their settings
+    )
     key_encoder: bool = Field(
         False,
         description="evaluate a momentum method's key encoder too, by the same protocols: knn@key",
@@ -102,13 +117,20 @@ class Evaluate(Section):
         return {"linear-lbfgs": self.linear_lbfgs, "linear": self.linear, "knn": self.knn}
 
     @property
+    def frozen(self) -> list[str]:
+        """The names of the protocols on features of the frozen encoder."""
+        lbfgs = self.linear_lbfgs.fits if self.linear_lbfgs else {}
+        return self._of_each_encoder([*lbfgs, *self.linear.probes, *self.knn.votes])
+
+    @property
     def protocols(self) -> list[str]:
         """The names of the protocols that give a cell's test accuracies on the study's data."""
-        lbfgs = self.linear_lbfgs.fits if self.linear_lbfgs else {}
-        names = [*lbfgs, *self.linear.probes, *self.knn.votes]
+        return self.frozen + self._of_each_encoder([FINETUNE] * bool(self.finetune))
+
+    def _of_each_encoder(self, names: list[str]) -> list[str]:
         return names + [f"{name}{KEY_SUFFIX}" for name in names] * self.key_encoder
 
     @property
     def transfers(self) -> list[str]:
         """The names of the protocols that give a cell's test accuracies on further datasets."""
-        return [f"{name}@{other.name}" for other in self.on for name in self.protocols]
+        return [f"{name}@{other.name}" for other in self.on for name in self.frozen]

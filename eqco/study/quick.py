@@ -45,6 +45,8 @@ def shrink(study: Study) -> Study:
     if evaluate["linear_lbfgs"]:
         # a share of so few images would leave classes without a label
         evaluate["linear_lbfgs"] |= {"iterations": 5, "labels": None}
+    if evaluate.get("finetune"):
+        evaluate["finetune"] |= {"epochs": 1, "batch": BATCH}
     blocks = (_cells(block, recipe) for block in study.grid)
     different = {canonical(cell): cell for cells in blocks for cell in cells}
     return parse_study({**values, "grid": list(different.values())}, f"{study.study}, quick")

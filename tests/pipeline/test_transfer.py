@@ -1,4 +1,4 @@
-"""A study whose encoders are evaluated on a further dataset, from images to the table."""
+"""A study whose encoders are rated on a further dataset, and fine-tuned: images to table."""
 
 import gzip
 import json
@@ -41,7 +41,7 @@ def made_fashion_mnist(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, fork_server) -> Path:
-    """A project after the run of the tiny study's first two cells, then of evaluate.on for them."""
+    """A project after the run of the tiny study's first two cells, then of more evaluations."""
     folder = tmp_path_factory.mktemp("transfer")
     copy_project(folder)
     made_fashion_mnist(folder / "archive")
@@ -54,16 +54,20 @@ def folder(tmp_path_factory, fork_server) -> Path:
     each = {"pretrain": 2, "linear_eval": 2, "knn_eval": 2}
     assert ran(snakemake(folder)) == {"prepare": 1, **each, **MADE}
     on = [{"kind": "fashion-mnist", "root": "archive", "train_images": 300}]
-    study.write_text(yaml.safe_dump(with_values(values, {"evaluate.on": on})))
+    tune = {"epochs": 1, "batch": 64, "augment": {"flip": 0.5}}
+    more = with_values(values, {"evaluate.on": on, "evaluate.finetune": tune})
+    study.write_text(yaml.safe_dump(more))
     # what was trained and rated stays
-    assert ran(snakemake(folder)) == {"prepare_other": 1, "transfer_eval": 2, **MADE}
+    new = {"prepare_other": 1, "transfer_eval": 2, "finetune_eval": 2}
+    assert ran(snakemake(folder)) == {**new, **MADE}
     return folder
 
 
 def test_the_table_has_a_row_for_each_protocol_and_dataset(folder):
     table = pd.read_csv(folder / "results" / "tiny" / "table.csv", dtype=str)
     kinds = ("linear-lbfgs", "linear", "knn")
-    assert table["protocol"].tolist() == [kind + place for place in PLACES for kind in kinds]
+    own, other = ([kind + place for kind in kinds] for place in PLACES)
+    assert table["protocol"].tolist() == [*own, "finetune", *other]
     assert set(table["seeds"]) == {"2"}
     assert ran(snakemake(folder)) == {}
 

@@ -45,5 +45,11 @@ def test_further_datasets_change_neither_cells_nor_what_is_rated_already(tiny, s
     settings = settings_of(study.evaluate, "transfer.json")
     assert settings == settings_of(elsewhere.evaluate, "transfer.json")
     assert study.protocols == [*tiny.protocols, *(f"{p}@fashion-mnist" for p in tiny.protocols)]
+    tune = {"augment": {"flip": 0.5}}
+    tuned = study_with({"evaluate.on": [GREY], "evaluate.finetune": tune})
+    added = ["finetune", *(f"{p}@fashion-mnist" for p in tiny.protocols)]
+    assert tuned.protocols == [*tiny.protocols, *added]
+    assert settings_of(tuned.evaluate, "linear.json") == settings_of(tiny.evaluate, "linear.json")
+    assert shrink(tuned).evaluate.finetune.batch == 16
     quick = shrink(study)
     assert quick.evaluate.on[0].train_images == 512
