@@ -19,7 +19,7 @@ from PIL import Image
 from eqco import forkserver
 from eqco.runtime.files import write
 from eqco.store.archive import KEPT
-from eqco.store.cells import EVALUATIONS, SUMMARY, Files, settings_of
+from eqco.store.cells import SUMMARY, Files, evaluations, settings_of
 from eqco.study.cell import Cell
 from eqco.study.grid import Grid
 from eqco.study.load import parse_study
@@ -155,7 +155,7 @@ def make_up_cells(study: Study, results: Path) -> None:
         }
         files: Files = {SUMMARY: summary}
         accuracy = random.gauss(80 + math.log2(cell.cell.negatives), 1)
-        for name in EVALUATIONS:
+        for name in evaluations(study.evaluate):
             rated = {
                 protocol: accuracy + random.gauss(0, 0.3)
                 for protocol in study.protocols

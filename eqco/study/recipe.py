@@ -5,7 +5,16 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from eqco.study.fields import Count, NotNegative, Optimizer, Positive, Probability, Real, Section
+from eqco.study.fields import (
+    Backbone,
+    Count,
+    NotNegative,
+    Optimizer,
+    Positive,
+    Probability,
+    Real,
+    Section,
+)
 
 
 class Jitter(Section):
@@ -56,7 +65,7 @@ class Augment(Section):
 class Network(Section):
     """The encoder: a backbone, whose features are evaluated, and a projector for the loss."""
 
-    backbone: Literal["conv5", "resnet18", "resnet50"]
+    backbone: Backbone
     stride: Literal[1, 2] = Field(
         2, description="conv5's first convolution: 1 for images under 16 pixels"
     )

@@ -15,7 +15,7 @@ from eqco.study.claims import claims_have_a_comparison, comparisons_can_be_made
 from eqco.study.expansion import axes, choices
 from eqco.study.fields import WITH_MARGIN
 from eqco.study.methods import METHODS, queued
-from eqco.study.protocols import VALIDATION_SUFFIX
+from eqco.study.protocols import KEY_SUFFIX, VALIDATION_SUFFIX
 from eqco.study.recipe import Pretrain
 from eqco.study.selection import split
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from eqco.study.study import Study
 
 Problem = tuple[str, Any, str]
+SUFFIXES = (KEY_SUFFIX, VALIDATION_SUFFIX)  # of protocols, which no dataset is called as
 
 
 def each_key_once(study: "Study") -> Iterator[Problem]:
@@ -58,6 +59,21 @@ def validation_leaves_images(study: "Study") -> Iterator[Problem]:
     images, count = study.data.images, study.data.validation
     if images is not None and count and count >= images:
         yield "data.validation", count, f"the data has {images} training images"
+
+
+def transfers_are_to_others(study: "Study") -> Iterator[Problem]:
+    """``evaluate.on`` names other datasets, each once, whose images the encoder takes."""
+    names = [study.data.name, *(suffix.removeprefix("@") for suffix in SUFFIXES)]
+    for i, other in enumerate(study.evaluate.on):
+        key = f"evaluate.on.{i}"
+        if other.name in names:
+            yield f"{key}.name", other.name, "must be another name than each of " + ", ".join(names)
+        names.append(other.name)
+        if other.channels != study.data.channels:
+            allowed = f"its images have {other.channels} channels, the encoder takes "
+            yield f"{key}.name", other.name, f"{allowed}{study.data.channels}"
+        if other.validation:
+            yield f"{key}.validation", other.validation, "must be left out: nothing is chosen by it"
 
 
 def batches_fit_the_data(study: "Study") -> Iterator[Problem]:
@@ -228,6 +244,7 @@ RULES: tuple[Callable[["Study"], Iterator[Problem]], ...] = (
     each_key_once,
     axes_fit_the_recipe,
     validation_leaves_images,
+    transfers_are_to_others,
     batches_fit_the_data,
     batches_split_evenly,
     residual_branches,

@@ -63,7 +63,7 @@ class Study(Section):
         online = self.variants[0].study.pretrain.online  # a rule: all cells have one, or none
         names = self.evaluate.protocols + [ONLINE] * bool(online)
         on_validation = [f"{name}{VALIDATION_SUFFIX}" for name in names]
-        return names + on_validation * bool(self.data.validation)
+        return names + on_validation * bool(self.data.validation) + self.evaluate.transfers
 
     @cached_property
     def places(self) -> tuple[Place, ...]:

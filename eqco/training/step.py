@@ -17,6 +17,7 @@ from eqco.networks.encoder import Encoder
 from eqco.runtime.malloc import keep_freed_memory
 from eqco.runtime.ranks import ranks
 from eqco.runtime.seeds import draw_seed
+from eqco.store.checkpoint import restore, tensors_of
 from eqco.study.cell import Cell
 from eqco.study.study import Study
 from eqco.training import optimizers
@@ -156,24 +157,9 @@ class Training:
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything but ``step`` that the next step depends on, by its name in a checkpoint."""
-        tensors = {f"model.{name}": tensor for name, tensor in self.method.state_dict().items()}
-        for index, slots in self.optimizer.state_dict()["state"].items():
-            for slot, value in slots.items():
-                if value is not None:
-                    tensors[f"optimizer.{index}.{slot}"] = value
-        return tensors
+        return tensors_of(self.method, self.optimizer)
 
     def restore(self, step: int, tensors: dict[str, Tensor]) -> None:
         """Continue after ``step`` steps from the result of ``tensors`` at that step."""
-        states: dict[int, dict[str, Tensor]] = {}
-        weights = {}
-        for name, tensor in tensors.items():
-            kind, _, rest = name.partition(".")
-            if kind == "model":
-                weights[rest] = tensor
-            elif kind == "optimizer":
-                index, _, slot = rest.partition(".")
-                states.setdefault(int(index), {})[slot] = tensor
-        self.method.load_state_dict(weights)
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": states})
+        restore(self.method, self.optimizer, tensors)
         self.step = step

@@ -10,6 +10,7 @@ from snakemake_interface_executor_plugins.settings import DeploymentMethod
 from eqco.commands.workflow import load
 from eqco.errors import InputError
 from eqco.runtime import gpus
+from eqco.store.cells import files_of
 
 # `python` in a rule is the one that runs Snakemake, whether its environment is activated or not.
 os.environ.update(
@@ -64,7 +65,7 @@ if workflow.nodes is None and not workflow.remote_exec:
 
 
 def results_of(cells):
-    files = ["pretrain.json", "linear.json", "knn.json"]
+    files = files_of(PLAN.study.evaluate)
     return expand("cells/{cell}/{file}", cell=cells, file=files)
 
 
