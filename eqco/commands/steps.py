@@ -30,8 +30,14 @@ def prepare(
 ) -> None:
     """Pack the study's dataset: one file of uint8 images per split, and a manifest of checksums."""
     from eqco.data import sources
+    from eqco.training.cost import check_networks
 
-    sources.prepare(options.read(study).data, out)
+    parsed = options.read(study)
+    try:
+        check_networks(parsed)  # before hours of packing, and before the first training
+    except InputError as error:
+        raise InputError(f"{study}: {error}") from None
+    sources.prepare(parsed.data, out)
 
 
 def pretrain(
