@@ -33,8 +33,13 @@ def prepare(
 ) -> None:
     """Pack the study's dataset: one file of uint8 images per split, and a manifest of checksums."""
     from eqco.data import sources
+    from eqco.training.cost import check_networks
 
     parsed = options.read(study)
+    try:
+        check_networks(parsed)  # before hours of packing, and before the first training
+    except InputError as error:
+        raise InputError(f"{study}: {error}") from None
     others = {other.name: other for other in parsed.evaluate.on}
     if on not in (None, *others):
         allowed = ", ".join(others) or "none, as evaluate.on is empty"

@@ -90,7 +90,7 @@ def evaluate_weights(
     names = _names(protocols, settings)
     _read(out)
     network = _network(source)
-    backbone, prefix = _backbone(source, network, manifest)
+    backbone, prefix = _backbone(source, network, manifest, spec.size)
     row: dict[str, Any] = {
         "weights": source.file,
         "sha256": sha256(source.file),
@@ -165,13 +165,15 @@ def _network(source: Source) -> Network:
     return network
 
 
-def _backbone(source: Source, network: Network, manifest: dict[str, Any]) -> tuple[nn.Module, str]:
+def _backbone(
+    source: Source, network: Network, manifest: dict[str, Any], size: int
+) -> tuple[nn.Module, str]:
     """The frozen backbone with its weights, and their prefix in the file."""
     channels = len(manifest["mean"])
     for option, values in (("--mean", source.mean), ("--std", source.std)):
         if values is not None and len(values) != channels:
             raise InputError(f"{option}: {values}: the images have {channels} channels")
-    backbone = Encoder(network, channels).backbone
+    backbone = Encoder(network, channels, size).backbone
     name = f"{network.backbone} of {channels}-channel images"
     tensors = read_weights(source.file)
     prefix = load_backbone(backbone, name, tensors, str(source.file), source.prefix)

@@ -72,7 +72,7 @@ def percent(correct: Tensor) -> float:
 def frozen_backbone(saved: SavedEncoder, channels: int) -> nn.Module:
     """The backbone of a saved encoder in eval mode, without gradients."""
     network = Network.model_validate(saved.config["network"])
-    encoder = Encoder(network, channels)
+    encoder = Encoder(network, channels, dataset_of(saved).size)
     encoder.load_state_dict(saved.tensors)
     return frozen(encoder.backbone)
 

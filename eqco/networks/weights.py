@@ -19,6 +19,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from eqco.errors import InputError
+from eqco.study.recipe import Network
+from eqco.study.weights import find_weights
 
 # words in a prefix of weights that only follow others: encoder_k, momentum_backbone, teacher
 FOLLOWS = {"k", "key", "momentum", "ema", "teacher", "target"}
@@ -76,6 +78,21 @@ def _flat(content: Any, prefix: str = "") -> list[tuple[str, Tensor]]:
     if not isinstance(content, dict):
         return []
     return [one for name, inner in content.items() for one in _flat(inner, f"{prefix}{name}.")]
+
+
+def start(backbone: nn.Module, network: Network) -> None:
+    """Give a backbone the weights of ``network.weights``, if the study has it.
+
+    Raises:
+        InputError: if the file is missing, or of another backbone; see ``load_backbone``.
+    """
+    if network.weights is None:
+        return
+    file = find_weights(network.weights)
+    if file is None:
+        raise InputError(f"network.weights: {network.weights}: is missing")
+    source = f"network.weights: {file}"
+    load_backbone(backbone, network.backbone, read_weights(file), source, None)
 
 
 def load_backbone(

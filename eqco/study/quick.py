@@ -34,6 +34,7 @@ def shrink(study: Study) -> Study:
     data, recipe, evaluate = (values[key] for key in ("data", "pretrain", "evaluate"))
     for one in (data, *evaluate.get("on", [])):
         _shrink_data(one)
+    values["network"].pop("weights", None)  # a ViT's may be of images of another size
     groups = math.lcm(*(variant.study.network.batch_norm_groups for variant in study.variants))
     recipe |= {"batch": max(BATCH // groups, 2) * groups, "epochs": 2}
     recipe["precision"] = "float32"  # many CPUs emulate bfloat16, at a tenth of the speed
@@ -99,5 +100,7 @@ def _first(key: str, values: list[Any], recipe: dict[str, Any]) -> list[Any]:
         return [min(values[0], QUEUE)]
     if key == "loss.scalar_negatives" and values[0]:
         return [min(values[0], recipe["batch"] - 1)]
+    if key == "network.weights":
+        return [None]
     section, _, name = key.partition(".")
     return [recipe[name]] if section == "pretrain" and name in SHRUNK else values[:1]

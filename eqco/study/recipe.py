@@ -91,6 +91,12 @@ class Network(Section):
         description="a ResNet's blocks start as the identity: the last batch norm of each is 0",
         exclude_if=lambda zero: not zero,  # a study without this key stays the same
     )
+    weights: str | None = Field(
+        None,
+        description="file of weights of the backbone, which it starts from: safetensors, or a "
+        "state dict of torch",
+        exclude_if=lambda file: file is None,  # a study without this key stays the same
+    )
 
 
 class Pretrain(Section):

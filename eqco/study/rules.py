@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from eqco.study.axes import LISTS
+from eqco.study.axes import LISTS, text
 from eqco.study.cell import Cell
 from eqco.study.claims import claims_have_a_comparison, comparisons_can_be_made
 from eqco.study.expansion import axes, choices
-from eqco.study.fields import WITH_MARGIN
+from eqco.study.fields import TIMM, WITH_MARGIN
 from eqco.study.methods import METHODS, queued
 from eqco.study.protocols import KEY_SUFFIX, VALIDATION_SUFFIX
 from eqco.study.recipe import Pretrain
 from eqco.study.selection import split
+from eqco.study.weights import find_weights
 
 if TYPE_CHECKING:
     from eqco.study.study import Study
@@ -92,6 +93,28 @@ def residual_branches(study: "Study") -> Iterator[Problem]:
         if network.zero_init_residual and network.backbone == "conv5":
             key = variant.place("network.zero_init_residual")
             yield key, "true", "conv5 has no residual branches: must be false"
+
+
+def models_of_timm(study: "Study") -> Iterator[Problem]:
+    """A model of timm is as timm makes it."""
+    for variant in study.variants:
+        network = variant.study.network
+        for key, value, default in (
+            ("stem", network.stem, "large"),
+            ("zero_init_residual", network.zero_init_residual, False),
+        ):
+            if network.backbone.startswith(TIMM) and value != default:
+                allowed = f"{network.backbone} has no such choice: must be {text(default)}"
+                yield variant.place(f"network.{key}"), text(value), allowed
+
+
+def weights_to_start_from(study: "Study") -> Iterator[Problem]:
+    """``network.weights`` is a file: the hash of a configuration has its content."""
+    for variant in study.variants:
+        file = variant.study.network.weights
+        if file is not None and find_weights(file) is None:
+            allowed = "is no file, neither from the working folder nor from one above it"
+            yield variant.place("network.weights"), file, allowed
 
 
 def batches_split_evenly(study: "Study") -> Iterator[Problem]:
@@ -248,6 +271,8 @@ RULES: tuple[Callable[["Study"], Iterator[Problem]], ...] = (
     batches_fit_the_data,
     batches_split_evenly,
     residual_branches,
+    models_of_timm,
+    weights_to_start_from,
     enough_candidates,
     all_candidates,
     symmetric_methods,

@@ -21,6 +21,7 @@ from eqco.study.protocols import ONLINE, VALIDATION_SUFFIX, Evaluate
 from eqco.study.recipe import Augment, LossSettings, Network, Pretrain
 from eqco.study.rules import RULES
 from eqco.study.selection import Select
+from eqco.study.weights import weights_hash
 
 
 class Study(Section):
@@ -114,6 +115,8 @@ class Study(Section):
         parts = own.model_dump(mode="json", include={"data", "augment", "network", "pretrain"})
         parts["data"].pop("root", None)  # where the files lie is not what they are
         parts["data"].pop("path", None)
+        if own.network.weights:
+            parts["network"]["weights"] = weights_hash(own.network.weights)
         written = cell.model_dump(mode="json")
         # These two stand in the cell if they are axes, which is older than the other axes.
         for key in ("optimizer", "weight_decay"):

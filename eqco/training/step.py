@@ -14,6 +14,7 @@ from eqco.errors import InputError
 from eqco.losses import Negatives, SogCLR
 from eqco.methods import build
 from eqco.networks.encoder import Encoder
+from eqco.networks.weights import start
 from eqco.runtime.malloc import keep_freed_memory
 from eqco.runtime.ranks import ranks
 from eqco.runtime.seeds import draw_seed
@@ -67,7 +68,8 @@ class Training:
         device: where to train.
 
     Raises:
-        InputError: if the batch is larger than the data, or is not a multiple of the ranks.
+        InputError: if the batch is larger than the data, or is not a multiple of the ranks; if the
+            network cannot be made, or not with its weights.
     """
 
     def __init__(self, study: Study, cell: Cell, data: Path, device: torch.device) -> None:
@@ -90,7 +92,8 @@ class Training:
             raise InputError(f"pretrain.batch: {cell.batch}: must be a multiple of {ranks()} ranks")
         with torch.random.fork_rng():
             torch.manual_seed(draw_seed(cell.seed, "weights", 0))
-            self.encoder = Encoder(study.network, channels=self.views.channels)
+            self.encoder = Encoder(study.network, self.views.channels, study.data.size)
+            start(self.encoder.backbone, study.network)
             self.encoder.precision = getattr(torch, self.recipe.precision)
             drawing = cell.model_copy(update={"negatives": draws(cell, study.loss)})
             method = build(drawing, self.encoder, self.recipe)
