@@ -25,7 +25,7 @@ INSTALL += --constraint constraints-cuda.txt
 endif
 
 .DELETE_ON_ERROR:
-.PHONY: demo test test-slow test-all lint bench claims docs format schema lock slurm-up slurm-down
+.PHONY: demo test test-slow test-all lint bench claims docs reference format schema lock slurm-up slurm-down
 
 demo: $(VENV)/installed
 	$(BIN)/snakemake --configfile params/demo.yaml
@@ -67,10 +67,13 @@ bench: $(VENV)/installed-test
 claims: $(VENV)/installed
 	$(BIN)/python -m eqco claims results/README.md docs/findings.md
 
-# The API reference, from the docstrings: docs/api/index.html.
-docs: $(VENV)/installed-docs
-	$(BIN)/pdoc --docformat google --output-directory docs/api eqco \
-		snakemake_executor_plugin_submitit snakemake_logger_plugin_eqco
+# The pages and the API as a site that needs no network: docs/site/index.html.
+docs: reference $(VENV)/installed-docs
+	$(BIN)/python docs/make/website.py docs/site
+
+# The pages of keys and commands, from the program: docs/keys.md, docs/cli.md.
+reference: $(VENV)/installed
+	$(BIN)/python docs/make/reference.py
 
 format: $(VENV)/installed-lint
 	$(BIN)/ruff check --fix

@@ -1,6 +1,7 @@
 """The start of many tests: a tiny study, its packed data, fork servers, real SLURMs."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,8 @@ import hypothesis
 import pytest
 import torch
 import yaml
-from helpers import TINY, with_values
+from helpers import CHROMIUM_FLAGS, TINY, with_values
+from playwright.sync_api import Browser, sync_playwright
 
 from eqco import forkserver
 from eqco.data import sources
@@ -136,3 +138,14 @@ def digits(tmp_path_factory, tiny) -> Path:
     folder = tmp_path_factory.mktemp("data") / "digits"
     sources.prepare(tiny.data, folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("needs chromium: sh .ci/packages.sh chromium installs it")
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
+        yield started
+        started.close()

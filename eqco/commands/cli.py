@@ -23,8 +23,8 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     *(studies.keep, studies.report, studies.theory, studies.plan, studies.status, studies.schema),
     *(setup.doctor, setup.new),
 )
-for command in COMMANDS:
-    app.command()(command)
+for command in COMMANDS:  # in the list of all, the first line whole
+    app.command(short_help=(command.__doc__ or "").partition("\n")[0])(command)
 
 
 def _print_version(asked: bool) -> None:

@@ -42,46 +42,52 @@ Withs = Annotated[
 class Block(Section):
     """A block of the grid: every combination of its lists is a cell."""
 
-    methods: Annotated[list[Method], Field(min_length=1)]
+    methods: Annotated[list[Method], Field(min_length=1)] = Field(
+        description="who is contrasted with whom"
+    )
     negatives: Negatives = Field(
-        description="K, per query; all: every negative that a method can draw at the batch"
+        description="K, negatives per query; `all`: every negative that a method can draw at the "
+        "batch, as 2(N − 1) by `simclr`"
     )
     margins: Annotated[list[Margin], Field(min_length=1)] = Field(
-        description="m: 0 (InfoNCE), a number, eqco (τ log(α/K)), inf (DCL)"
+        description="m, subtracted from the positive similarity: 0 is InfoNCE, `eqco` is "
+        "τ log(α/K), `inf` is DCL, or any number"
     )
     losses: Annotated[list[Loss], Field(min_length=1)] | None = Field(
-        None, description="as an axis, in place of InfoNCE with a margin"
+        None, description="the loss as an axis, in place of InfoNCE with a margin"
     )
     alphas: Annotated[list[Positive], Field(min_length=1)] | None = Field(
-        None, description="α, as an axis, in place of the study's"
+        None, description="α as an axis, in place of the study's"
     )
     temperatures: Annotated[list[Positive], Field(min_length=1)] | None = Field(
-        None, description="τ, as an axis, in place of the study's"
+        None, description="τ as an axis, in place of the study's"
     )
     batches: Annotated[list[Annotated[int, Field(ge=2)]], Field(min_length=1)] | None = Field(
-        None, description="N, as an axis, in place of the recipe's"
+        None, description="N as an axis, in place of the recipe's"
     )
     optimizers: Annotated[list[Optimizer], Field(min_length=1)] | None = Field(
         None,
-        description="the optimiser, as an axis, in place of the recipe's",
+        description="the optimiser as an axis, in place of the recipe's",
         exclude_if=lambda names: names is None,  # a study from before this key stays the same
     )
     lrs: Annotated[list[Positive], Field(min_length=1)] | None = Field(
-        None, description="the learning rate, as an axis, in place of the recipe's"
+        None, description="the learning rate as an axis, in place of the recipe's"
     )
     weight_decays: Annotated[list[NotNegative], Field(min_length=1)] | None = Field(
         None,
-        description="the weight decay, as an axis, in place of the recipe's",
+        description="the weight decay as an axis, in place of the recipe's",
         exclude_if=lambda decays: decays is None,  # a study from before this key stays the same
     )
     with_: Withs | None = Field(
         None,
         alias="with",
         description="any keys of the recipe as axes: lists of values by dotted key, as "
-        "pretrain.ema; or a list of such mappings, of which each gives its own cells",
+        "`pretrain.ema`; or a list of such mappings, of which each gives its own cells",
         exclude_if=lambda mappings: mappings is None,  # a study from before this key stays the same
     )
-    seeds: Annotated[list[Seed], Field(min_length=1)]
+    seeds: Annotated[list[Seed], Field(min_length=1)] = Field(
+        description="a seed fixes weights, order, views and negatives"
+    )
 
 
 class Cell(Section):

@@ -36,12 +36,15 @@ Values = dict[str, Text]
 class Comparison(Section):
     """Configurations against the ones that have other values of the named axes alone."""
 
-    name: Name
+    name: Name = Field(description="a name, for claims")
     against: Annotated[Values, Field(min_length=1)] = Field(
-        description="the reference's values by axis: {margin: 0}"
+        description="the reference's values by axis: `{margin: 0}` sets every configuration "
+        "against the one that has margin 0 and is else the same"
     )
     where: dict[str, Texts] = Field(
-        {}, description="the values by axis of what is compared, one or a list; default: all"
+        {},
+        description="the values by axis of what is compared, one or a list: `{negatives: [1, 4]}`; "
+        "default: all",
     )
     pool: list[str] = Field([], description="axes whose values are averaged, seed by seed")
     protocol: str | None = Field(None, description="one protocol; default: each")

@@ -14,8 +14,10 @@ class Dataset(Section):
     channels: ClassVar[int]
     validation: Count | None = Field(
         None,
-        description="so many images, the same for every cell and of all classes alike, are taken "
-        "out of the training images: accuracies on them are protocols of their own",
+        description="so many of the training images, the same for every cell, of each class in "
+        "proportion to its size, are kept to validate on: nothing is trained on them, and "
+        "accuracies on them are protocols of their own, `linear-lbfgs@validation`. One image of "
+        "each class has to remain",
         exclude_if=lambda count: count is None,  # a study without this key stays the same
     )
 
@@ -42,7 +44,7 @@ class BuiltIn(Dataset):
 
 
 class Digits(BuiltIn):
-    """scikit-learn's 1,797 scanned digits, 8 x 8 grey; 1,297 train and 500 test."""
+    """scikit-learn's 1,797 scanned digits, 8 × 8 grey; 1,297 train and 500 test, stratified."""
 
     kind: Literal["digits"]
     size: ClassVar[int] = 8
@@ -53,14 +55,14 @@ class Digits(BuiltIn):
 
 
 class FashionMNIST(BuiltIn):
-    """Fashion-MNIST, 28 x 28 grey, 60,000 + 10,000."""
+    """Fashion-MNIST, 28 × 28 grey; 60,000 train and 10,000 test."""
 
     kind: Literal["fashion-mnist"]
     size: ClassVar[int] = 28
     root: str | None = Field(
         None,
-        description="folder that holds the four *-ubyte.gz files; without it Debian's package "
-        "dataset-fashion-mnist is used where it is installed, else torchvision's download",
+        description="folder that holds the four `*-ubyte.gz` files; without it Debian's package "
+        "`dataset-fashion-mnist` is used where it is installed, else torchvision's download",
     )
     train_images: Annotated[int, Field(ge=1, le=60_000)] = Field(
         60_000, description="use the first so many training images"
@@ -75,8 +77,8 @@ class Folder(Dataset):
     """A folder, or a tar archive, of RGB images in a folder for each class."""
 
     channels: ClassVar[int] = 3
-    name: Name = Field(description="the folder under data/, and the name in tables")
-    path: str
+    name: Name = Field(description="the folder under `data/`, and the name in tables")
+    path: str = Field(description="the folder, or a tar archive of it")
 
 
 ImagesPerClass = Annotated[
@@ -92,7 +94,7 @@ class ImageFolder(Folder):
     """Any folder of ``train/<class>/*`` and ``test/<class>/*`` images, packed as RGB."""
 
     kind: Literal["image-folder"]
-    path: str = Field(description="folder that holds train/ and test/, or a tar archive of it")
+    path: str = Field(description="folder that holds `train/` and `test/`, or a tar archive of it")
     size: Annotated[int, Field(ge=4, le=1024)] = Field(
         description="pixels: images are resized to this short side and centre-cropped"
     )
@@ -100,15 +102,21 @@ class ImageFolder(Folder):
 
 
 class JpegFolder(Folder):
-    """A folder as ``ImageFolder``'s, kept as JPEG: for more images than memory holds."""
+    """A folder as ``image-folder``'s, kept as JPEG: for more images than memory holds."""
 
     kind: Literal["jpeg-folder"]
-    path: str = Field(description="folder that holds train/ and test/ or val/, or a tar archive")
+    path: str = Field(
+        description="folder that holds `train/` and `test/` or `val/`, or a tar archive of it"
+    )
     short_side: Annotated[int, Field(ge=8, le=4096)] = Field(
-        256, description="pixels: larger images are packed with this short side"
+        256,
+        description="pixels: larger images are packed with this short side, smaller JPEGs as "
+        "they are",
     )
     size: Annotated[int, Field(ge=4, le=1024)] = Field(
-        224, description="pixels of views, and of the centre that is evaluated"
+        224,
+        description="pixels of views, whose crops are of the whole image, and of the centre that "
+        "is evaluated",
     )
     images_per_class: ImagesPerClass = None
 
@@ -135,7 +143,8 @@ class Torchvision(Dataset):
     )
     root: str | None = Field(
         None,
-        description="folder that holds the authors' files; without it they are downloaded",
+        description="folder that holds the authors' files; without it they are downloaded, and "
+        "checked by the authors' checksum",
     )
     size: Annotated[int, Field(ge=4, le=1024)] = Field(
         default_factory=lambda values: SIDES.get(values.get("dataset"), 32),

@@ -15,11 +15,11 @@ class LinearLBFGS(Section):
     """Logistic regression on standardised features, by L-BFGS."""
 
     l2: NotNegative = Field(1e-4, description="weight of ½‖W‖² beside the mean CE")
-    iterations: Count = 200
+    iterations: Count = Field(200, description="at most so many iterations")
     labels: Annotated[list[Share], Field(min_length=1)] | None = Field(
         None,
-        description="shares of the training images whose labels alone are used, each a protocol: "
-        "linear-lbfgs-labels~0.01",
+        description="shares of the training images whose labels alone are used, in the same pass, "
+        "each a protocol: `linear-lbfgs-labels~0.01`",
         exclude_if=lambda labels: labels is None,  # earlier results keep their settings
     )
 
@@ -33,13 +33,13 @@ class LinearLBFGS(Section):
 class Linear(Section):
     """A linear layer on frozen features, by SGD as in MoCo."""
 
-    lr: Positive = 30.0
+    lr: Positive = Field(30.0, description="learning rate")
     lrs: Annotated[list[Positive], Field(min_length=1)] | None = Field(
         None,
-        description="in place of lr, several in one pass, each a protocol: linear-lr~10",
+        description="in place of `lr`, several in one pass, each a protocol: `linear-lr~10`",
     )
-    epochs: Count = 100
-    batch: Count = 256
+    epochs: Count = Field(100, description="passes over the training images")
+    batch: Count = Field(256, description="images per step")
     drops: list[Count] = Field(
         [60, 80], description="epochs at which the learning rate falls to a tenth"
     )
@@ -58,22 +58,24 @@ class Linear(Section):
 class FineTune(Section):
     """The whole network and a linear layer on it, by SGD with Nesterov's momentum and a cosine."""
 
-    lr: Positive = 0.05
-    epochs: Count = 30
-    batch: Count = 256
+    lr: Positive = Field(0.05, description="peak learning rate")
+    epochs: Count = Field(30, description="passes over the training images")
+    batch: Count = Field(256, description="images per step")
     augment: Augment = Field(description="of the views, made anew in each epoch")
 
 
 class KNN(Section):
     """Weighted k-nearest-neighbour vote by cosine similarity."""
 
-    k: Count = 200
+    k: Count = Field(200, description="neighbours that vote")
     ks: Annotated[list[Count], Field(min_length=1)] | None = Field(
         None,
-        description="further k, evaluated in the same pass, each a protocol: knn-k~20",
+        description="further k, evaluated in the same pass, each a protocol: `knn-k~20`",
         exclude_if=lambda ks: ks is None,  # earlier results keep their settings
     )
-    temperature: Positive = 0.1
+    temperature: Positive = Field(
+        0.1, description="T: a neighbour of similarity s has the weight exp(s/T)"
+    )
 
     @property
     def votes(self) -> dict[str, int]:
@@ -90,17 +92,22 @@ VALIDATION_SUFFIX = "@validation"  # ends the names of protocols that rate the v
 class Evaluate(Section):
     """The protocols; docs/protocols.md defines each."""
 
-    linear_lbfgs: LinearLBFGS | None = LinearLBFGS()  # None if the data is too large for it
-    linear: Linear = Linear()
-    knn: KNN = KNN()
+    linear_lbfgs: LinearLBFGS | None = Field(
+        LinearLBFGS(),
+        description="the protocol `linear-lbfgs`; `null`: not done, where the features are too "
+        "many for it",
+    )
+    linear: Linear = Field(Linear(), description="the protocol `linear`")
+    knn: KNN = Field(KNN(), description="the protocol `knn`")
     finetune: FineTune | None = Field(
         None,
-        description="train the whole network on, with labels: the protocol finetune",
+        description="the whole network is trained on, with labels: the protocol `finetune`",
         exclude_if=lambda finetune: finetune is None,  # earlier results keep their settings
     )
     key_encoder: bool = Field(
         False,
-        description="evaluate a momentum method's key encoder too, by the same protocols: knn@key",
+        description="evaluate the key encoder of `moco`, `simo` and `simmoco` too, by the same "
+        "protocols: `knn@key`",
         exclude_if=lambda key_encoder: not key_encoder,  # earlier results keep their settings
     )
 

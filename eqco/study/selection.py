@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 class Select(Section):
     """The axis whose value is selected, and by what."""
 
-    axis: str = Field(description="an axis of which a block lists several values, as lr")
+    axis: str = Field(description="an axis of which a block lists several values, as `lr`")
     protocol: str = Field(
-        description="the protocol that decides, on validation images: linear-lbfgs@validation"
+        description="the protocol that decides, on validation images: `linear-lbfgs@validation`"
     )
     seeds: Annotated[list[Seed], Field(min_length=1)] = Field(
         description="the seeds that decide; a block's seeds are trained at the selected value alone"

@@ -27,15 +27,19 @@ from eqco.study.weights import weights_hash
 class Study(Section):
     """A study file."""
 
-    study: Name = Field(description="results go to results/<study>/")
-    data: Data
-    augment: Augment
-    network: Network
-    pretrain: Pretrain
-    evaluate: Evaluate = Evaluate()
-    loss: LossSettings = LossSettings()
-    alpha: Positive = Field(description="α, the number of negatives that EqCo stands in for")
-    temperature: Positive = Field(description="τ")
+    study: Name = Field(description="name; results go to `results/<study>/`")
+    data: Data = Field(description="the dataset, by its `kind`")
+    augment: Augment = Field(description="how a view is made")
+    network: Network = Field(description="the encoder")
+    pretrain: Pretrain = Field(description="the recipe")
+    evaluate: Evaluate = Field(Evaluate(), description="settings of the protocols")
+    loss: LossSettings = Field(
+        LossSettings(), description="settings of the losses without a margin"
+    )
+    alpha: Positive = Field(
+        description="α, the number of negatives that EqCo's margin τ log(α/K) stands in for"
+    )
+    temperature: Positive = Field(description="τ, by which similarities are divided")
     select: Select | None = Field(
         None,
         description="for each arm the best value of one axis, by validation images",
@@ -49,7 +53,9 @@ class Study(Section):
     claims: list[Claim] = Field(
         [], description="sentences that a comparison decides", exclude_if=lambda found: not found
     )
-    grid: Annotated[list[Block], Field(min_length=1)]
+    grid: Annotated[list[Block], Field(min_length=1)] = Field(
+        description="blocks; the study's cells are all of their cells, each once"
+    )
 
     @model_validator(mode="after")
     def _possible(self) -> "Study":

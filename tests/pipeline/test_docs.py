@@ -232,21 +232,6 @@ def export_all(study_with: Callable, folder: Path) -> None:
 
 
 @each_page(PAGES)
-def test_links_lead_somewhere(page):
-    for target, anchor in re.findall(r"\]\(([^)#]*)#?([^)]*)\)", page.read_text()):
-        if "://" not in target:
-            other = page.parent / target if target else page
-            assert other.exists(), target
-            assert not anchor or anchor in anchors(other), f"{target}#{anchor}"
-
-
-def anchors(page: Path) -> list[str]:
-    """What a link may name: the headings in lower case, without punctuation, joined by hyphens."""
-    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.M)
-    return [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings]
-
-
-@each_page(PAGES)
 def test_commands_in_the_text_exist(page):
     """Targets of make, commands and options of eqco, options of snakemake, all that dvc parses."""
     text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.M | re.S)

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import yaml
 from helpers import (
-    CHROMIUM_FLAGS,
     ROOT,
     TINY,
     cells,
@@ -20,14 +19,13 @@ from helpers import (
     with_values,
 )
 from PIL import Image
-from playwright.sync_api import Browser, Locator, Page, sync_playwright
+from playwright.sync_api import Browser, Locator, Page
 
 from eqco.commands import steps, studies
 from eqco.report.page import render
 from eqco.study.grid import Grid
 from eqco.study.load import load_study
 
-CHROMIUM = shutil.which("chromium")
 POINT = "[aria-roledescription=point], [aria-roledescription='text mark']"  # or a hole
 PUBLISHED = ROOT / "published" / "accuracies.csv"
 INFO_NCE, EQCO = (0xD5, 0x5E, 0x00), (0x00, 0x72, 0xB2)  # of their lines
@@ -59,16 +57,6 @@ def page_file(study_file) -> Path:
     results = study_file.parents[1] / "results" / "tiny"
     studies.report(study_file, results, PUBLISHED)
     return results / "report.html"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("needs chromium: sh .ci/packages.sh chromium installs it")
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
-        yield started
-        started.close()
 
 
 @contextmanager
