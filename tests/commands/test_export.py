@@ -35,8 +35,15 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "resnet18, split batch norm": {**RESNET18, "network.batch_norm_groups": 4},
     "resnet50": {**RESNET18, "network.backbone": "resnet50"},
     "conv5": {},
+    "a ViT": {**RESNET18, "network.backbone": "timm/test_vit"},
+    "split batch norm with activations": {
+        **RESNET18,
+        "network.backbone": "timm/test_efficientnet",
+        "network.batch_norm_groups": 4,
+    },
 }
-OF_OTHERS = [name for name in NETWORKS if name not in ("conv5", "resnet50")]
+OF_OTHERS = [name for name in NETWORKS if name.startswith("resnet18")]
+OF_TIMM = list(NETWORKS)[-2:]
 
 
 @pytest.fixture
@@ -96,8 +103,13 @@ def test_a_cell_from_its_training_to_others_models(tmp_path, digits, tiny_values
         assert f"torch {torch.__version__.partition('+')[0]}" in card
 
 
-@pytest.mark.parametrize("to", ["torchvision", "timm"])
-@pytest.mark.parametrize("network", OF_OTHERS)
+@pytest.mark.parametrize(
+    ("network", "to"),
+    [
+        *((name, to) for name in OF_OTHERS for to in ("torchvision", "timm")),
+        *((name, "timm") for name in OF_TIMM),
+    ],
+)
 def test_others_models_load_the_weights_as_the_card_says(
     network, to, encoder, tmp_path, monkeypatch
 ):
@@ -129,7 +141,9 @@ def test_torchvision_misses_only_the_classifier_and_timm_nothing(network, encode
 
 
 @pytest.mark.parametrize("to", ["onnx", "pt2"])
-@pytest.mark.parametrize("network", ["resnet18, small stem", "resnet18, split batch norm", "conv5"])
+@pytest.mark.parametrize(
+    "network", ["resnet18, small stem", "resnet18, split batch norm", "conv5", "a ViT"]
+)
 def test_programs_have_the_same_features(network, to, encoder, tmp_path, monkeypatch):
     for name in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(name, reason="the extra onnx is not installed")
@@ -184,6 +198,12 @@ def test_conv5_is_no_network_of_others(to, encoder, tmp_path):
     assert f"encoder.safetensors: network.backbone: conv5: {to} has no such network" in message
     assert "allowed are resnet18 and resnet50, or --to onnx or pt2" in message
     assert [path.name for path in tmp_path.iterdir()] == ["cell"]
+
+
+def test_a_model_of_timm_is_none_of_torchvision(encoder, tmp_path):
+    message = refused(encoder(NETWORKS["a ViT"]), "torchvision", tmp_path / "out", False)
+    assert "network.backbone: timm/test_vit: torchvision has no such network" in message
+    assert message.endswith("or --to timm, onnx or pt2")
 
 
 def test_what_is_no_encoder(tmp_path, tiny):
