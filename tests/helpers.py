@@ -75,10 +75,12 @@ def random_encoder(path: Path, study: Study) -> None:
 
     cell = next(iter(cells(study).values()))
     torch.manual_seed(0)
-    encoder = Encoder(study.network, study.data.channels)
+    fixed = study.network.backbone.startswith("timm/")
+    side = study.data.size if fixed else 16
+    encoder = Encoder(study.network, study.data.channels, study.data.size)
     with torch.no_grad():
         for _ in range(3):
-            encoder(2 * torch.randn(8, study.data.channels, 16, 16) + 1)
+            encoder(2 * torch.randn(8, study.data.channels, side, side) + 1)
         for tensor in encoder.parameters():
             tensor.add_(torch.randn_like(tensor), alpha=0.01)
     save_encoder(path, SavedEncoder(study.resolve(cell), "a:b", encoder.state_dict()))
