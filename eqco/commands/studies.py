@@ -13,6 +13,10 @@ from eqco.errors import InputError
 # take seconds, eqco.study.study longer than the help of a command.
 
 Correction = Literal["holm", "none"]
+Watch = Annotated[
+    bool, typer.Option("--watch", help="Repeat it until every cell has ended, or until Ctrl-C")
+]
+SECONDS_BETWEEN_LINES, SECONDS_BETWEEN_PAGES = 2, 10
 
 
 def table(
@@ -136,17 +140,32 @@ def report(
     study: StudyFile,
     results: ResultsFolder = None,
     published: PublishedFile = PUBLISHED,
+    watch: Watch = False,
 ) -> None:
     """Write report.html: one page with a study's charts, table, holes and provenance.
 
-    A missing cell is a hole.
+    A missing cell is a hole; one that trains has its curves so far. With --watch the page is
+    written again whenever an epoch or a cell has ended: reload it in the browser.
     """
     from eqco.report import page
+    from eqco.report.status import read, unfinished
+    from eqco.report.watch import watch as watched
     from eqco.runtime.files import write
 
     grid = options.grid(study)
     folder = options.folder(results, grid.study)
-    write(folder / "report.html", page.render(grid, folder, study, published))
+    written = ""
+
+    def draw() -> bool:
+        nonlocal written
+        left = watch and unfinished(read(grid, folder))  # first: what ends now is drawn next time
+        text = page.render(grid, folder, study, published)
+        if text != written:
+            write(folder / "report.html", text)
+        written = text
+        return left
+
+    watched(draw, SECONDS_BETWEEN_PAGES)
     print(folder / "report.html")
 
 
@@ -206,28 +225,31 @@ def plan(
         print(f"{name:8} {text}")
 
 
-def status(study: StudyFile, results: ResultsFolder = None) -> None:
+def status(study: StudyFile, results: ResultsFolder = None, watch: Watch = False) -> None:
     """List the cells that run or have failed, count the others, and estimate the time left.
 
     It reads the study's files alone, so it works on a login node while jobs run elsewhere.
     """
     from rich.console import Console
-    from rich.text import Text
+    from rich.live import Live
 
-    from eqco.report.status import read, time_left
+    from eqco.report.status import read, shown, unfinished
+    from eqco.report.watch import watch as watched
 
     grid = options.grid(study)
-    statuses = read(grid, options.folder(results, grid.study))
+    folder = options.folder(results, grid.study)
     console = Console(highlight=False, soft_wrap=True)
-    styles = {"running": "cyan", "failed": "red"}
-    for cell in statuses:
-        if cell.state in styles:
-            line = f"{cell.state:8} {cell.path}  {cell.detail}"
-            console.print(Text(line, style=styles[cell.state]))
-    states = [cell.state for cell in statuses]
-    counts = ", ".join(f"{states.count(s)} {s}" for s in ("running", "failed", "waiting"))
-    console.print(Text(f"{states.count('done')} of {len(statuses)} cells done, {counts}"))
-    console.print(Text(time_left(statuses)))
+    if not watch:
+        console.print(shown(read(grid, folder)))
+        return
+    with Live(console=console, auto_refresh=False) as live:
+
+        def draw() -> bool:
+            statuses = read(grid, folder)
+            live.update(shown(statuses), refresh=True)
+            return unfinished(statuses)
+
+        watched(draw, SECONDS_BETWEEN_LINES)
 
 
 def schema() -> None:

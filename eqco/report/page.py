@@ -18,7 +18,8 @@ from eqco.report import charts, claims, forest, noise, selection, tables
 from eqco.report.columns import column, configuration, shown
 from eqco.report.lines import lines_of, on_test
 from eqco.report.templates import render as render_template
-from eqco.store import provenance
+from eqco.store import history, provenance
+from eqco.store.cells import state_folder
 from eqco.store.selection import Choice, choose, confirmed
 from eqco.study.grid import Grid
 from eqco.study.study import Study
@@ -43,6 +44,7 @@ def render(grid: Grid, results: Path, source: Path, published: Path) -> str:
         choices = choose(grid, results, unfinished=True)
         grid = confirmed(grid, choices)
     accuracies, summaries = tables.read_study(grid, results, unfinished=True)
+    summaries = _with_running(grid, results, summaries)
     table = tables.beside_published(tables.aggregate(accuracies), grid, published)
     named = configuration(table)
     deviation = table["std"].map(lambda std: f" ± {std}" if std else "")
@@ -100,6 +102,22 @@ def render(grid: Grid, results: Path, source: Path, published: Path) -> str:
         ),
         vega=vega(),
     )
+
+
+def _with_running(
+    grid: Grid, results: Path, summaries: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """The summaries; a missing cell that has trained some epochs has their history."""
+    more = []
+    for (path, cell), summary in zip(grid.cells.items(), summaries, strict=True):
+        entries: history.Entries = []
+        if "missing" in summary:
+            entries = history.read(state_folder(results, path) / cell.hash / history.HISTORY)
+        if entries:
+            epochs = grid.study.of(cell.cell).pretrain.epochs
+            summary = {"missing": f"{len(entries)} of {epochs} epochs trained", "history": entries}
+        more.append(summary)
+    return more
 
 
 @cache

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from rich.text import Text
+
 from eqco.errors import InputError
 from eqco.runtime.lock import is_held
 from eqco.store.archive import finished
-from eqco.store.cells import EVALUATIONS, PROGRESS, SUMMARY, read_json
+from eqco.store.cells import EVALUATIONS, PROGRESS, SUMMARY, read_json, state_folder
 from eqco.store.selection import needed
 from eqco.study.grid import Grid
 
@@ -69,9 +71,7 @@ def read(grid: Grid, results: Path) -> list[Status]:
 def _unfinished(path: str, results: Path, config: str, expected_s: float | None) -> Status:
     """The status of a cell without all results; a training takes ``expected_s`` seconds."""
     folder = results / "cells" / path
-    # the second is the default of `eqco pretrain` without --state
-    folders = (results / "state" / path, folder / "state")
-    state = next((place for place in folders if place.exists()), folders[0])
+    state = state_folder(results, path)
     if _is_trained(folder, config):
         return _evaluation(path, folder, state / PROGRESS)
     progress = _progress(state / PROGRESS)
@@ -142,6 +142,25 @@ def _error(log: Path) -> str:
 
 def _is_recent(paths: Iterable[Path]) -> bool:
     return any(path.exists() and time.time() - path.stat().st_mtime < RECENT for path in paths)
+
+
+def unfinished(statuses: list[Status]) -> bool:
+    """Whether a cell runs or waits."""
+    return any(cell.state in ("running", "waiting") for cell in statuses)
+
+
+def shown(statuses: list[Status]) -> Text:
+    """The cells that run or have failed, a line each, the number of all, and the time left."""
+    styles = {"running": "cyan", "failed": "red"}
+    lines = [
+        Text(f"{cell.state:8} {cell.path}  {cell.detail}", style=styles[cell.state])
+        for cell in statuses
+        if cell.state in styles
+    ]
+    states = [cell.state for cell in statuses]
+    counts = ", ".join(f"{states.count(s)} {s}" for s in ("running", "failed", "waiting"))
+    lines.append(Text(f"{states.count('done')} of {len(statuses)} cells done, {counts}"))
+    return Text("\n").join([*lines, Text(time_left(statuses))])
 
 
 def time_left(statuses: list[Status]) -> str:

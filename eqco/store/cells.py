@@ -117,6 +117,15 @@ def publish(source: Path, out: Path) -> None:
             flush(out)
 
 
+def state_folder(results: Path, path: str) -> Path:
+    """The folder of a cell's lock, progress and checkpoints, or where it would be.
+
+    Without ``--state``, ``eqco pretrain`` puts it into the cell's own folder.
+    """
+    folders = (results / "state" / path, results / "cells" / path / "state")
+    return next((folder for folder in folders if folder.exists()), folders[0])
+
+
 def write_json(path: Path, values: dict[str, Any]) -> None:
     """Write plain values as indented JSON, whole or not at all."""
     write(path, json.dumps(values, indent=2) + "\n")

@@ -63,7 +63,7 @@ class Checkpoints:
     """The checkpoints of one configuration in one folder.
 
     Args:
-        folder: holds these checkpoints alone.
+        folder: holds these checkpoints, and no others.
         made_by: everything they depend on, by name, as text; a checkpoint that differs is refused.
     """
 

@@ -10,6 +10,7 @@ from eqco.methods.base import Contrastive
 from eqco.networks.batch_norm import average_statistics
 from eqco.runtime.ranks import rank, ranks
 from eqco.runtime.signals import Stop
+from eqco.store import history as lines
 from eqco.store.checkpoint import Checkpoints, State
 from eqco.store.resume import Resumable, write_progress
 from eqco.study.cell import Cell
@@ -42,7 +43,7 @@ def pretrain(
         report: called after each epoch with its entry of the history.
         progress: file for the progress, written at the start and after each epoch.
         checkpoints: to resume from and to write to. On a CPU a resumed run ends in the same bytes
-            as one that was never stopped.
+            as one that was never stopped. Their folder holds ``history.jsonl`` too.
         seconds_between_checkpoints: minimum seconds between two checkpoints.
         stop: read after each step; if it is set, the state is saved and the training ends.
 
@@ -65,6 +66,9 @@ def pretrain(
         training.restore(state.step, state.tensors)
         epoch.resume(state)
         history = state.values["history"]
+    told = checkpoints.folder / lines.HISTORY if checkpoints and rank() == 0 else None
+    if told:
+        lines.begin(told, history)
     _write_progress(progress, history, training.recipe.epochs)
 
     while training.step < training.steps:
@@ -74,6 +78,8 @@ def pretrain(
             history.append(epoch.entry())
             if rank() == 0:
                 report(history[-1])
+            if told:
+                lines.append(told, history[-1])
             _write_progress(progress, history, training.recipe.epochs)
             epoch.start()
         resumable.after_step(

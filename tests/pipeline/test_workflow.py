@@ -43,6 +43,15 @@ def test_the_report_is_made(finished):
     assert "snakemake --configfile tiny.yaml" in page
 
 
+def test_every_file_of_a_study_is_explained(finished):
+    """By its name in docs/files.md, or by the name of its folder."""
+    page = (ROOT / "docs" / "files.md").read_text()
+    folder = finished / "results" / "tiny"
+    files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+    named = [path.name if path.parts[0] == "cells" else path.parts[0] for path in files]
+    assert {name for name in named if f"`{name}`" not in page and f"`{name}/`" not in page} == set()
+
+
 def test_snakemakes_own_report_has_captions(grid):
     done = snakemake(grid, "--report", "own.html")
     assert done.returncode == 0, done.stdout

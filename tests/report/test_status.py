@@ -1,12 +1,15 @@
 """The status of a study: trainings that run, are stopped, fail or end; and the time left."""
 
+import itertools
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,10 +18,14 @@ from helpers import TINY, cells, make_up_cells, with_values
 
 from eqco import forkserver
 from eqco.commands import steps
+from eqco.commands.cli import app
+from eqco.report import watch
 from eqco.report.status import RECENT, Status, duration, read, time_left
 from eqco.runtime.lock import hold
 from eqco.store.archive import KEPT
 from eqco.store.cells import PROGRESS
+from eqco.store.history import HISTORY
+from eqco.store.history import read as read_history
 from eqco.study.grid import Grid
 from eqco.study.load import load_study
 from eqco.study.study import Study, config_hash
@@ -207,6 +214,49 @@ def test_the_time_left_is_shared_by_the_cells_that_run(cells_left, expected):
 )
 def test_durations(seconds, expected):
     assert duration(seconds) == expected
+
+
+def watched(monkeypatch, in_between: Callable[[int], None], command: str, *arguments: Path) -> None:
+    """Run a command with --watch; ``in_between`` is called with 1, 2, … in the place of a pause."""
+    pauses = itertools.count(1)
+    monkeypatch.setattr(watch.time, "sleep", lambda seconds: in_between(next(pauses)))
+    app([command, *map(str, arguments), "--watch"], standalone_mode=False)
+
+
+def test_the_page_shows_a_training_that_runs(study_file, start, tmp_path, monkeypatch):
+    """Its curves so far, and of a cell that has not begun nothing."""
+    history = tmp_path / "state" / FIRST / Grid(load_study(study_file)).cells[FIRST].hash / HISTORY
+    pages = []
+
+    def in_between(pause: int) -> None:
+        pages.append((tmp_path / "report.html").read_text())
+        if pause == 1:
+            start(FIRST)
+        while pause == 1 and len(read_history(history)) < 3:
+            sleep(0.05)
+        if pause == 2:
+            raise KeyboardInterrupt
+
+    sleep = time.sleep
+    watched(monkeypatch, in_between, "report", study_file, Path("--results"), tmp_path)
+    before, during = (re.findall(r"(\d+) of 1000 epochs trained", page) for page in pages)
+    assert (len(before), len(during)) == (0, 1)
+    _, _, block = pages[1].partition('id="histories">')
+    trained, waiting = json.loads(block.partition("</script>")[0])["0"]  # seeds of the first arm
+    losses = [entry["loss"] for entry in read_history(history)][: int(during[0])]
+    assert trained["loss"] == pytest.approx(losses, rel=1e-3)
+    assert waiting["loss"] == []
+
+
+def test_a_watched_status_ends_with_the_last_cell(study_file, study, tmp_path, monkeypatch, capsys):
+    def in_between(pause: int) -> None:
+        if pause == 3:
+            make_up_cells(study, tmp_path)
+
+    watched(monkeypatch, in_between, "status", study_file, Path("--results"), tmp_path)
+    assert (
+        "4 of 4 cells done, 0 running, 0 failed, 0 waiting\nnothing left" in capsys.readouterr().out
+    )
 
 
 def test_the_command_prints_plain_text_without_torch_or_pandas(study_file, study, tmp_path):

@@ -272,7 +272,7 @@ def test_a_loss_that_is_not_finite_is_never_saved(study_with, digits, tmp_path):
             seconds_between_checkpoints=0,
         )
     first = int(str(error.value).split("from step ")[1].split()[0])
-    assert [int(path.name[5:14]) for path in sorted(tmp_path.iterdir())] == [
+    assert [int(path.name[5:14]) for path in sorted(tmp_path.glob("step-*"))] == [
         step for step in (first - 2, first - 1) if step > 0
     ]
 

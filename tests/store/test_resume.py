@@ -1,4 +1,4 @@
-"""Progress: what a training says of itself while it runs."""
+"""Progress and history: what a training says of itself while it runs."""
 
 import json
 import os
@@ -11,6 +11,7 @@ from helpers import cells
 
 from eqco.errors import Interrupted
 from eqco.runtime.signals import Stop
+from eqco.store import history as lines
 from eqco.store.checkpoint import Checkpoints
 from eqco.training.loop import pretrain
 
@@ -36,7 +37,13 @@ def test_progress_counts_the_epochs_done_also_by_an_earlier_process(study_with, 
     assert seen[0]["images_per_s"] == 0
     earlier = json.loads(path.read_text())
     assert earlier["epoch"] == 2
+    so_far = lines.read(tmp_path / lines.HISTORY)
+    assert [entry["epoch"] for entry in so_far] == [1, 2]
+    with (tmp_path / lines.HISTORY).open("a") as file:
+        file.write('{"epoch": 3}\n{"epoch": 4, "lo')  # after the checkpoint, by a killed process
+    assert lines.read(tmp_path / lines.HISTORY) == [*so_far, {"epoch": 3}]
     _, history = pretrain(study, cell, digits, **arguments)
+    assert lines.read(tmp_path / lines.HISTORY) == history
     assert seen[-1]["epoch"] == 2  # written when the training resumed
     assert seen[-1]["seconds"] >= earlier["seconds"]
     progress = json.loads(path.read_text())
