@@ -95,7 +95,7 @@ def finetune(
                     f"evaluate.finetune.lr: {params.lr}: the loss is not finite in epoch {epoch} "
                     f"of {params.epochs}; a lower rate may train"
                 )
-            print(f"{FINETUNE}: epoch {epoch}/{params.epochs}, loss {float(loss):.3f}", flush=True)
+            print(f"{FINETUNE}: epoch {epoch}/{params.epochs}, loss {loss.item():.3f}", flush=True)
             if progress:
                 step_seconds = (time.perf_counter() - start) / (step - first_step)
                 write_progress(
