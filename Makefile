@@ -6,8 +6,26 @@ BIN := $(VENV)/bin
 SLURM ?= /tmp/eqco-slurm
 EXECUTOR := plugins/snakemake-executor-plugin-submitit
 
+# uv, if it is on the path: it is faster, and chooses torch's build by this machine's driver, or for the
+# CPU. `make TORCH_BACKEND=cpu` names one, `make TORCH_BACKEND=` takes pip's, `make UV=` is pip itself.
+# The one that `make lock` installs does not count.
+UV ?= $(filter-out $(abspath $(BIN))/%,$(shell command -v uv))
+TORCH_BACKEND ?= $(if $(UV),auto)
+ifneq ($(UV),)
+INSTALL = $(UV) pip install --python $(BIN)/python$(TORCH_BACKEND:%= --torch-backend=%)
+else ifeq ($(TORCH_BACKEND),)
+INSTALL = $(BIN)/pip install
+else
+$(error TORCH_BACKEND=$(TORCH_BACKEND): only uv chooses a build of torch, and it is not on the path)
+endif
+INSTALL += --constraint constraints.txt
+ifeq ($(TORCH_BACKEND),)
+# a build that uv chooses has CUDA libraries of its own, or none
+INSTALL += --constraint constraints-cuda.txt
+endif
+
 .DELETE_ON_ERROR:
-.PHONY: demo test test-slow test-all lint bench claims docs reference format schema slurm-up slurm-down
+.PHONY: demo test test-slow test-all lint bench claims docs reference format schema lock slurm-up slurm-down
 
 demo: $(VENV)/installed
 	$(BIN)/snakemake --configfile params/demo.yaml
@@ -67,14 +85,21 @@ schema: params/schema.json
 params/schema.json: $(wildcard eqco/study/*.py) $(VENV)/installed
 	$(BIN)/python -m eqco schema > $@
 
-$(VENV)/installed: pyproject.toml constraints.txt
+# The pipeline's pins with the hashes of their files: docs/install.md.
+lock: requirements.txt
+
+requirements.txt: pyproject.toml constraints.txt constraints-cuda.txt $(VENV)/installed-lock
+	$(BIN)/uv pip compile --quiet --generate-hashes --no-header --no-annotate \
+		--constraint constraints.txt --constraint constraints-cuda.txt --output-file $@ pyproject.toml
+
+$(VENV)/installed: pyproject.toml constraints.txt constraints-cuda.txt
 	@sh .ci/python.sh $(PYTHON)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --constraint constraints.txt --editable .
+	$(INSTALL) --editable .
 	@touch $@
 
 # Tools of a dependency group of pyproject.toml; pip knows --group since 25.1.
 $(VENV)/installed-%: $(VENV)/installed
-	$(BIN)/pip install --quiet --constraint constraints.txt 'pip>=25.1'
-	$(BIN)/pip install --constraint constraints.txt --group $*
+	$(INSTALL) --quiet 'pip>=25.1'
+	$(INSTALL) --group $*
 	@touch $@

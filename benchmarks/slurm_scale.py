@@ -27,9 +27,9 @@ rule one:
     shell: "touch {{output}}"
 """
 PROGRAMS = {
-    "sbatch": """name=$(sed -n 's/^#SBATCH --job-name=//p' "$1")
+    "sbatch": """name=$(sed -n 's/^#SBATCH --job-name=//p' "$2")
 id=$(($(wc -l < {folder}/sbatch) + 1))
-echo "$id $name" >> {folder}/sbatch; echo Submitted batch job $id""",
+echo "$id $name" >> {folder}/sbatch; echo $id""",
     "squeue": "echo >> {folder}/squeue; cat {folder}/queue",
     "sacct": "echo accounting storage is disabled >&2; exit 1",
     "scontrol": "echo ClusterName = model; echo MaxArraySize = 1001; echo MinJobAge = 300 sec",
@@ -76,7 +76,7 @@ class Model:
         temporary.replace(self.folder / "queue")
 
 
-def run(jobs: int, limit: int, slots: int, seconds: float) -> dict[str, float]:
+def run(jobs: int, limit: int, queued: int, slots: int, seconds: float) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         bin_ = folder / "bin"
@@ -90,7 +90,8 @@ def run(jobs: int, limit: int, slots: int, seconds: float) -> dict[str, float]:
         (folder / "Snakefile").write_text(SNAKEFILE.format(jobs=jobs))
         command = [
             *(sys.executable, "-m", "snakemake", "--executor", "submitit", "--quiet", "all"),
-            *("--jobs", str(limit), "--max-jobs-per-timespan", "10000/1s"),
+            *("--jobs", str(limit), "--submitit-max-jobs", str(queued)),
+            *("--max-jobs-per-timespan", "10000/1s"),
         ]
         start = time.perf_counter()
         with (folder / "log").open("w") as log:
@@ -123,14 +124,17 @@ def run(jobs: int, limit: int, slots: int, seconds: float) -> dict[str, float]:
 def main() -> None:
     parser = arguments(__doc__, n=1)
     parser.add_argument("--jobs", type=int, default=10_000, help="jobs (10,000)")
-    parser.add_argument("--limit", type=int, default=1000, help="Snakemake's own --jobs (1,000)")
+    parser.add_argument("--limit", type=int, default=10_000, help="Snakemake's --jobs (10,000)")
+    parser.add_argument("--queued", type=int, default=1000, help="the executor's limit (1,000)")
     parser.add_argument("--slots", type=int, default=256, help="jobs that run at once (256)")
     parser.add_argument("--seconds", type=float, default=1, help="of each job (1)")
     options = parser.parse_args()
     runs = [
-        run(options.jobs, options.limit, options.slots, options.seconds) for _ in range(options.n)
+        run(options.jobs, options.limit, options.queued, options.slots, options.seconds)
+        for _ in range(options.n)
     ]
     times = {name: [one[name] for one in runs] for name in ("wall", "cpu")}
     last = {name: round(value) for name, value in runs[-1].items() if name not in times}
     share = [round(one["cpu"] / one["wall"], 3) for one in runs]
-    report({"jobs": options.jobs, "limit": options.limit, "unit": "s"}, times, share=share, **last)
+    given = {name: getattr(options, name) for name in ("jobs", "limit", "queued")}
+    report({**given, "unit": "s"}, times, share=share, **last)

@@ -19,7 +19,7 @@ from PIL import Image
 from eqco import forkserver
 from eqco.runtime.files import write
 from eqco.store.archive import KEPT
-from eqco.store.cells import EVALUATIONS, SUMMARY, Files, settings_of
+from eqco.store.cells import SUMMARY, Files, evaluations, settings_of
 from eqco.study.cell import Cell
 from eqco.study.grid import Grid
 from eqco.study.load import parse_study
@@ -75,10 +75,12 @@ def random_encoder(path: Path, study: Study) -> None:
 
     cell = next(iter(cells(study).values()))
     torch.manual_seed(0)
-    encoder = Encoder(study.network, study.data.channels)
+    fixed = study.network.backbone.startswith("timm/")
+    side = study.data.size if fixed else 16
+    encoder = Encoder(study.network, study.data.channels, study.data.size)
     with torch.no_grad():
         for _ in range(3):
-            encoder(2 * torch.randn(8, study.data.channels, 16, 16) + 1)
+            encoder(2 * torch.randn(8, study.data.channels, side, side) + 1)
         for tensor in encoder.parameters():
             tensor.add_(torch.randn_like(tensor), alpha=0.01)
     save_encoder(path, SavedEncoder(study.resolve(cell), "a:b", encoder.state_dict()))
@@ -155,7 +157,7 @@ def make_up_cells(study: Study, results: Path) -> None:
         }
         files: Files = {SUMMARY: summary}
         accuracy = random.gauss(80 + math.log2(cell.cell.negatives), 1)
-        for name in EVALUATIONS:
+        for name in evaluations(study.evaluate):
             rated = {
                 protocol: accuracy + random.gauss(0, 0.3)
                 for protocol in study.protocols

@@ -17,7 +17,8 @@ app = typer.Typer(
     "Snakemake runs its whole grid; these commands are its steps.",
 )
 COMMANDS: tuple[Callable[..., None], ...] = (
-    *(steps.prepare, steps.pretrain, steps.linear_eval, steps.knn_eval, steps.export),
+    *(steps.prepare, steps.pretrain, steps.linear_eval, steps.knn_eval),
+    *(steps.finetune_eval, steps.transfer_eval, steps.evaluate, steps.export),
     *(studies.table, studies.compare, studies.claims, studies.select, studies.cells),
     *(studies.keep, studies.report, studies.theory, studies.plan, studies.status, studies.schema),
     *(setup.doctor, setup.new),

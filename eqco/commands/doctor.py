@@ -162,18 +162,12 @@ def _flock() -> Found:
 def _slurm() -> Found:
     if shutil.which("scontrol") is None:
         return "note", "none on PATH: a grid runs on this machine"
+    from snakemake_executor_plugin_submitit.clusters import configuration  # brings Snakemake's
+
     try:
-        done = subprocess.run(
-            ["scontrol", "show", "config"],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=SLURM_SECONDS,
-        )
+        values = configuration(SLURM_SECONDS)
     except (OSError, subprocess.TimeoutExpired) as error:
         return "note", f"on PATH, but scontrol gives no answer, {type(error).__name__}"
-    lines = (line.partition("=") for line in done.stdout.splitlines())
-    values = {key.strip(): value.strip() for key, _, value in lines}
     if "MaxArraySize" not in values:
         return "note", "on PATH, but no controller answers: a grid runs on this machine"
     names = ("SLURM_VERSION", "MaxArraySize", "MaxJobCount")

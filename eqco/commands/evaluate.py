@@ -1,26 +1,47 @@
-"""``eqco linear-eval`` and ``eqco knn-eval``: the accuracies of an encoder, as a JSON file."""
+"""``eqco linear-eval`` and its kin: the accuracies of a cell's encoder, as a JSON file."""
 
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-from eqco.data.views import Views
+from eqco.data.packed import dataset_hash, read_manifest
 from eqco.errors import InputError
-from eqco.evaluation.features import Features, check_unchanged, extract, frozen_backbone
+from eqco.evaluation.features import (
+    Features,
+    Renormalise,
+    check_dataset,
+    dataset_of,
+    extract,
+    features_of,
+    frozen,
+    frozen_backbone,
+)
+from eqco.evaluation.finetune import finetune
 from eqco.evaluation.geometry import geometry
 from eqco.evaluation.knn import knn
-from eqco.evaluation.linear import linear, linear_on_views, with_one
-from eqco.evaluation.logistic import linear_lbfgs
+from eqco.evaluation.linear import with_one
+from eqco.evaluation.protocols import fit
+from eqco.networks.encoder import Encoder
 from eqco.runtime.files import sha256
 from eqco.runtime.ranks import joined, rank
-from eqco.runtime.seeds import draw_seed
 from eqco.runtime.signals import stop_on_signals
-from eqco.store.cells import PROGRESS, SavedEncoder, read_encoder, settings_of, write_json
+from eqco.store.cells import (
+    PROGRESS,
+    TRANSFER,
+    TUNED,
+    SavedEncoder,
+    read_encoder,
+    settings_of,
+    write_json,
+)
 from eqco.store.checkpoint import Checkpoints
 from eqco.store.images import pack
+from eqco.study.datasets import Data
 from eqco.study.protocols import KEY_SUFFIX, ONLINE, VALIDATION_SUFFIX
+from eqco.study.recipe import Network
 from eqco.study.study import Study, config_hash
 
 
@@ -44,19 +65,24 @@ def evaluate_linear(
     """
     settings = study.evaluate
     evaluation = Evaluation("linear.json", study, encoder)
+    channels = len(read_manifest(data)["mean"])
     with joined(device):
         for suffix, saved in evaluation.encoders():
             features = extract(saved, data, device=device)
+            backbone = frozen_backbone(saved, channels).to(device)
+            checkpoints = Checkpoints(state / f"linear-{evaluation.identity}{suffix}", {})
             accuracies: dict[str, float] = {}
-            seed = saved.config["cell"]["seed"]
-            if settings.linear_lbfgs:
-                accuracies |= linear_lbfgs(features, settings.linear_lbfgs, seed)
-            if settings.linear.augment is None:
-                accuracies |= linear(features, settings.linear, seed)
-            else:
-                checkpoints = Checkpoints(state / f"linear-{evaluation.identity}{suffix}", {})
-                progress = state / PROGRESS
-                accuracies |= _on_views(study, saved, data, features, checkpoints, progress, device)
+            for name in ("linear-lbfgs", "linear"):
+                accuracies |= fit(
+                    name,
+                    settings,
+                    backbone,
+                    features,
+                    (study.data, data),
+                    seed=saved.config["cell"]["seed"],
+                    checkpoints=checkpoints,
+                    progress=state / PROGRESS,
+                )
             if saved.online is not None and not suffix:
                 scores = with_one(features.rated) @ saved.online.to(device).T  # (R, Y)
                 accuracies |= features.accuracies(ONLINE, scores)
@@ -76,6 +102,86 @@ def evaluate_knn(
             if not suffix:
                 evaluation.more["geometry"] = geometry(features, saved, study.data, data, device)
         evaluation.write(out)
+
+
+def evaluate_transfer(
+    study: Study, encoder: Path, data: Path, out: Path, state: Path, *, device: torch.device
+) -> None:
+    """Evaluate an encoder on the study's further datasets; arguments as for ``evaluate_linear``.
+
+    They lie in folders beside ``data``. Their images are normalised as the encoder's own were.
+    """
+    settings = study.evaluate
+    evaluation = Evaluation(TRANSFER, study, encoder)
+    own = read_manifest(data)
+    check_dataset(evaluation.saved, data)
+    for other in settings.on:
+        _check_size(evaluation.saved, other, channels=len(own["mean"]))
+    with joined(device):
+        for suffix, saved in evaluation.encoders():
+            for other in settings.on:
+                folder = data.parent / other.name
+                theirs = read_manifest(folder)
+                normalise = Renormalise(*((m["mean"], m["std"]) for m in (theirs, own)))
+                backbone = frozen_backbone(saved, len(own["mean"]))
+                backbone = frozen(nn.Sequential(normalise, backbone)).to(device)
+                features = features_of(backbone, other, folder, device=device)
+                place = f"{suffix}@{other.name}"
+                accuracies: dict[str, float] = {}
+                for name in settings.sections:
+                    accuracies |= fit(
+                        name,
+                        settings,
+                        backbone,
+                        features,
+                        (other, folder),
+                        seed=saved.config["cell"]["seed"],
+                        checkpoints=Checkpoints(state / f"{evaluation.identity}{place}", {}),
+                        progress=state / PROGRESS,
+                    )
+                evaluation.add(accuracies, place, features)
+        evaluation.more["datasets"] = {
+            other.name: dataset_hash(read_manifest(data.parent / other.name))
+            for other in settings.on
+        }
+        evaluation.write(out)
+
+
+def evaluate_finetune(
+    study: Study, encoder: Path, data: Path, out: Path, state: Path, *, device: torch.device
+) -> None:
+    """Fine-tune an encoder with labels and rate it; arguments as for ``evaluate_linear``."""
+    params = study.evaluate.finetune
+    if params is None:
+        raise InputError("evaluate.finetune: is not in the study; it holds at least an augment")
+    evaluation = Evaluation(TUNED, study, encoder)
+    for suffix, saved in evaluation.encoders():
+        check_dataset(saved, data)
+        with stop_on_signals() as stop:
+            accuracies, features = finetune(
+                saved,
+                data,
+                params,
+                device=device,
+                checkpoints=Checkpoints(state / f"finetune-{evaluation.identity}{suffix}", {}),
+                stop=stop,
+                progress=state / PROGRESS,
+            )
+        evaluation.add(accuracies, suffix, features)
+    evaluation.write(out)
+
+
+def _check_size(saved: SavedEncoder, other: Data, channels: int) -> None:
+    """Refuse images of another size than the weights are for, as those of a ViT."""
+    network = Network.model_validate(saved.config["network"])
+    with torch.device("meta"):
+        needed = Encoder(network, channels, other.size).backbone.state_dict()
+    for name, tensor in needed.items():
+        if saved.failed is None and tensor.shape != saved.tensors[f"backbone.{name}"].shape:
+            raise InputError(
+                f"evaluate.on: {other.name}: images of {other.size} pixels: {network.backbone} "
+                f"of this encoder takes those of {dataset_of(saved).size} alone"
+            )
 
 
 class Evaluation:
@@ -139,43 +245,3 @@ class Evaluation:
         write_json(out, {**self.made_by, **result})
         for protocol, accuracy in self.accuracies.items():
             print(f"{protocol} {accuracy:.2f} %")
-
-
-def _on_views(
-    study: Study,
-    saved: SavedEncoder,
-    data: Path,
-    features: Features,
-    checkpoints: Checkpoints,
-    progress: Path,
-    device: torch.device,
-) -> dict[str, float]:
-    """The accuracies of the linear protocol on new views in each epoch, which can be stopped."""
-    params = study.evaluate.linear
-    assert params.augment is not None
-    seed = saved.config["cell"]["seed"]
-    views = Views(
-        data,
-        study.data,
-        params.augment,
-        batch=params.batch,
-        batch_key="evaluate.linear.batch",
-        views=1,
-        epochs=params.epochs,
-        seed=draw_seed(seed, "probe", 0),
-        device=device,
-    )
-    backbone = frozen_backbone(saved, views.channels).to(device)
-    with stop_on_signals() as stop:
-        accuracies = linear_on_views(
-            backbone,
-            views,
-            features,
-            params,
-            seed,
-            checkpoints=checkpoints,
-            stop=stop,
-            progress=progress,
-        )
-    check_unchanged(backbone, saved)
-    return accuracies

@@ -10,6 +10,7 @@ from eqco.networks.formats import FORMATS
 from eqco.report.card import model_card
 from eqco.runtime.files import write
 from eqco.store.cells import read_encoder
+from eqco.study.fields import TIMM
 from eqco.study.recipe import Network
 
 TOLERANCE = 1e-5  # of features, as a share of the largest, if that is above 1
@@ -37,10 +38,13 @@ def export(encoder: Path, to: str, out: Path, card: bool) -> None:
     if saved.failed is not None:
         raise InputError(f"{encoder}: has no weights, as its training failed: {saved.failed}")
     network = Network.model_validate(saved.config["network"])
-    if network.backbone == "conv5" and to in ("torchvision", "timm"):
+    by_timm = network.backbone.startswith(TIMM)
+    if to in ("torchvision", "timm") and (
+        network.backbone == "conv5" or (by_timm and to != "timm")
+    ):
         raise InputError(
-            f"{encoder}: network.backbone: conv5: {to} has no such network; allowed are resnet18 "
-            "and resnet50, or --to onnx or pt2"
+            f"{encoder}: network.backbone: {network.backbone}: {to} has no such network; allowed "
+            f"are resnet18 and resnet50, or --to {'timm, ' * by_timm}onnx or pt2"
         )
     data = dataset_of(saved)
     backbone = frozen_backbone(saved, data.channels).to(memory_format=torch.contiguous_format)

@@ -75,7 +75,7 @@ def initial(study: Study, channels: int) -> Encoder:
     """The study's encoder with random weights."""
     with torch.random.fork_rng():
         torch.manual_seed(draw_seed(0, "weights", 0))
-        return Encoder(study.network, channels)
+        return Encoder(study.network, channels, study.data.size)
 
 
 def embeddings(encoder: Encoder, study: Study, data: Path, images: int = 1024) -> list[Tensor]:

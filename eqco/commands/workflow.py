@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from eqco.errors import InputError
-from eqco.runtime.files import write
+from eqco.runtime.files import canonical, write
 from eqco.store.archive import stand_ins
 from eqco.store.cells import Files
 from eqco.store.selection import choose, confirmed
@@ -87,6 +87,11 @@ class Plan:
     def data(self) -> str:
         """The folder of the packed dataset, from the study's folder."""
         return self.from_folder(self.root / "data" / self.study.data.name)
+
+    @property
+    def others(self) -> dict[str, str]:
+        """The study's further datasets by name: what each depends on, as a rule's parameter."""
+        return {other.name: canonical(other.model_dump()) for other in self.study.evaluate.on}
 
     @property
     def published(self) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 
 from eqco.errors import InputError
 from eqco.runtime.files import canonical, sha256, write
-from eqco.study.datasets import Data, JpegFolder
+from eqco.study.datasets import Data, ImageFolder, JpegFolder
 
 if TYPE_CHECKING:
     import torch
@@ -173,3 +173,16 @@ def verify(folder: Path, split: str) -> Path:
 def dataset_hash(manifest: dict[str, Any]) -> str:
     """A dataset's hash: the sha256 of its training split and of its test split."""
     return ":".join(manifest["splits"][split]["sha256"] for split in ("train", "test"))
+
+
+def section(folder: Path) -> Data:
+    """The section that a study would have for a packed dataset, of whose files alone it is known.
+
+    All training images are used; of JPEGs the inner 224 of 256 pixels, the sizes' defaults. Number
+    of channels, and where the images came from, it does not say.
+    """
+    manifest = read_manifest(folder)
+    name, size = manifest["name"], manifest["splits"]["test"]["shape"][-1]
+    if size is None:
+        return JpegFolder(kind="jpeg-folder", name=name, path="")
+    return ImageFolder(kind="image-folder", name=name, path="", size=size)

@@ -4,7 +4,8 @@ They are extracted once, from the clean images, with the backbone in eval mode. 
 says how each protocol differs from others' of the same name.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -71,35 +72,87 @@ def percent(correct: Tensor) -> float:
 def frozen_backbone(saved: SavedEncoder, channels: int) -> nn.Module:
     """The backbone of a saved encoder in eval mode, without gradients."""
     network = Network.model_validate(saved.config["network"])
-    encoder = Encoder(network, channels)
+    encoder = Encoder(network, channels, dataset_of(saved).size)
     encoder.load_state_dict(saved.tensors)
-    backbone = encoder.backbone.eval().requires_grad_(False)
-    return backbone.to(memory_format=torch.channels_last)
+    return frozen(encoder.backbone)
 
 
-def check_unchanged(backbone: nn.Module, saved: SavedEncoder) -> None:
-    """Raise AssertionError if a parameter or a buffer differs from the saved one."""
+def frozen(backbone: nn.Module) -> nn.Module:
+    """A backbone in eval mode, without gradients, channels last."""
+    return backbone.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+
+
+class Renormalise(nn.Module):
+    """Images (B, C, H, W) that are normalised by a mean and a deviation, as another's would be.
+
+    Args:
+        ours: mean and deviation of each channel by which they are normalised.
+        theirs: those by which a backbone expects them.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(
+        self, ours: tuple[list[float], list[float]], theirs: tuple[list[float], list[float]]
+    ) -> None:
+        super().__init__()
+        mean, std, their_mean, their_std = (
+            torch.tensor(values)[:, None, None] for values in (*ours, *theirs)
+        )  # (C, 1, 1)
+        self.register_buffer("scale", std / their_std)
+        self.register_buffer("shift", (mean - their_mean) / their_std)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale + self.shift
+
+
+@contextmanager
+def unchanged(backbone: nn.Module) -> Iterator[None]:
+    """Raise AssertionError if a parameter or a buffer has another value at the end."""
+    before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
+    yield
     for name, tensor in backbone.state_dict().items():
-        assert torch.equal(tensor.cpu(), saved.tensors[f"backbone.{name}"]), f"{name} has changed"
+        assert torch.equal(tensor, before[name]), f"{name} has changed"
+
+
+def check_dataset(saved: SavedEncoder, data: Path) -> None:
+    """Raise InputError if an encoder was trained on another dataset than the one in ``data``."""
+    if saved.dataset != dataset_hash(read_manifest(data)):
+        raise InputError(f"{data}: is another dataset than the encoder was trained on")
 
 
 def extract(saved: SavedEncoder, data: Path, *, device: torch.device) -> Features:
-    """Features of the clean images of all splits, by the backbone in eval mode.
+    """Features of a saved encoder, as ``features_of``.
 
     Raises:
         InputError: if the encoder was trained on another dataset than the one in ``data``.
+    """
+    check_dataset(saved, data)
+    channels = len(read_manifest(data)["mean"])
+    backbone = frozen_backbone(saved, channels).to(device)
+    return features_of(backbone, dataset_of(saved), data, device=device)
+
+
+def features_of(backbone: nn.Module, spec: Data, data: Path, *, device: torch.device) -> Features:
+    """Features of the clean images of all splits, by a backbone in eval mode.
+
+    Args:
+        backbone: on the device; normalised images (B, C, H, W) to features (B, F).
+        spec: the dataset's section of a study.
+        data: folder of the packed dataset.
+        device: where to compute.
+
+    Raises:
         AssertionError: if the extraction changed a parameter or a buffer of the backbone.
     """
-    spec, manifest = dataset_of(saved), read_manifest(data)
-    if saved.dataset != dataset_hash(manifest):
-        raise InputError(f"{data}: is another dataset than the encoder was trained on")
+    manifest = read_manifest(data)
     splits = {
         "train": load(data, "train", spec.images),
         "test": load(data, "test"),
     }
     labels = splits["train"]["labels"].to(device)
     validation = to_validate(splits["train"]["labels"], spec).to(device)
-    backbone = frozen_backbone(saved, channels=len(manifest["mean"])).to(device)
     mean, std = (torch.tensor(manifest[name], device=device) for name in ("mean", "std"))
 
     def features(split: str) -> Tensor:
@@ -115,18 +168,17 @@ def extract(saved: SavedEncoder, data: Path, *, device: torch.device) -> Feature
         ]
         return torch.cat(parts)  # (M, F)
 
-    train = features("train")
-    extracted = Features(
+    with unchanged(backbone):
+        train, test = features("train"), features("test")
+    return Features(
         train=train[~validation] if spec.validation else train,
         train_labels=labels[~validation],
-        test=features("test"),
+        test=test,
         test_labels=splits["test"]["labels"].to(device),
         classes=len(manifest["classes"]),
         validation=train[validation] if spec.validation else None,
         validation_labels=labels[validation] if spec.validation else None,
     )
-    check_unchanged(backbone, saved)
-    return extracted
 
 
 def dataset_of(saved: SavedEncoder) -> Data:

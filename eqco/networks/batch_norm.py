@@ -42,6 +42,39 @@ def synchronised_norm() -> type[nn.Module]:
     return nn.SyncBatchNorm if dist.get_backend() == "nccl" else SyncBatchNorm
 
 
+def replace_batch_norm(network: nn.Module, norm: MakeNorm, name: str) -> None:
+    """Give a network that is made with plain batch norm another one, with the same settings.
+
+    timm's batch norm with an activation keeps the activation. The names of parameters stay.
+
+    Args:
+        network: changed in place.
+        norm: makes a batch norm from a number of channels.
+        name: the network's, for the message.
+
+    Raises:
+        InputError: if there is a batch norm that is not over images, or one without weights.
+    """
+    if norm is nn.BatchNorm2d:
+        return
+    for module in list(network.modules()):
+        for place, plain in list(module.named_children()):
+            if not isinstance(plain, _BatchNorm):
+                continue
+            if not isinstance(plain, nn.BatchNorm2d) or not plain.affine:
+                kind = type(plain).__name__
+                allowed = "is trained on one GPU alone, with network.batch_norm_groups of 1"
+                raise InputError(f"{name}: has a {kind}, which cannot be shared: {allowed}")
+            made = norm(plain.num_features)
+            made.load_state_dict(plain.state_dict())
+            made.eps, made.momentum = plain.eps, plain.momentum
+            for part, child in plain.named_children():  # timm's BatchNormAct2d: drop, act
+                made.add_module(part, child)
+            if hasattr(plain, "act"):
+                made.register_forward_hook(lambda norm, x, y: norm.act(norm.drop(y)))
+            setattr(module, place, made)
+
+
 class GroupedBatchNorm2d(nn.BatchNorm2d):
     """Batch norm over each of several interleaved groups of the batch: one GPU acts as several.
 

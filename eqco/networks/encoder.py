@@ -6,8 +6,10 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from eqco.networks.backbones import conv5, resnet
+from eqco.errors import InputError
+from eqco.networks.backbones import make_backbone
 from eqco.networks.batch_norm import MakeNorm, backbone_norm, projector_norm
 from eqco.study.recipe import Network
 
@@ -25,19 +27,30 @@ class Encoder(nn.Module):
     Args:
         network: the backbone, its stem, and the projector's widths.
         channels: C of the images.
+        size: H and W of the images in pixels, which a timm backbone is made for; None: its own.
+
+    Raises:
+        InputError: if the backbone is of timm and cannot be made, or its batch norm not split.
     """
 
-    def __init__(self, network: Network, channels: int) -> None:
+    def __init__(self, network: Network, channels: int, size: int | None = None) -> None:
         super().__init__()
         self.precision = torch.float32
         self.groups = network.batch_norm_groups
-        norm = backbone_norm(self.groups)
-        if network.backbone == "conv5":
-            self.backbone, self.features = conv5(channels, network.stride, norm), 256
-        else:
-            zero = network.zero_init_residual
-            made = resnet(network.backbone, channels, network.stem, norm, zero)
-            self.backbone, self.features = made
+        self.backbone, self.features = make_backbone(
+            network.backbone,
+            channels,
+            size,
+            stem=network.stem,
+            stride=network.stride,
+            norm=backbone_norm(self.groups),
+            zero_init_residual=network.zero_init_residual,
+        )
+        if self.groups > 1 and not any(isinstance(m, _BatchNorm) for m in self.backbone.modules()):
+            raise InputError(
+                f"network.batch_norm_groups: {self.groups}: {network.backbone} has no batch norm "
+                "to split: must be 1"
+            )
         self.hidden = network.predictor or network.projector[0]
         self.dim = network.projector[-1]
         widths = [self.features, *network.projector]

@@ -7,14 +7,11 @@ reads them back from this content alone.
 
 import io
 from collections.abc import Callable
-from importlib import import_module
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from eqco.errors import InputError
-from eqco.networks.backbones import resnet, small_stem
+from eqco.networks.backbones import extra, resnet, small_stem, timm_options
 from eqco.study.recipe import Network
 
 Exported = tuple[bytes, Callable[[Tensor], Tensor]]
@@ -22,7 +19,6 @@ Exported = tuple[bytes, Callable[[Tensor], Tensor]]
 
 def torchvision_weights(backbone: nn.Module, network: Network, images: Tensor) -> Exported:
     """Safetensors for torchvision's model of the same name, of which only ``fc`` is missing."""
-    assert network.backbone != "conv5", "torchvision has no such network"
     model, _ = resnet(network.backbone, images.shape[1], network.stem)
     return _weights(backbone, model)
 
@@ -33,8 +29,9 @@ def timm_weights(backbone: nn.Module, network: Network, images: Tensor) -> Expor
     Raises:
         InputError: if timm is not installed.
     """
-    timm, channels = _extra("timm", "timm"), images.shape[1]
-    model = timm.create_model(network.backbone, num_classes=0, in_chans=channels)
+    timm, channels = extra("timm", "timm", "--to timm"), images.shape[1]
+    name, options = timm_options(network.backbone, channels, images.shape[-1])
+    model = timm.create_model(name, **options)
     if network.stem == "small":
         small_stem(model, channels)
     return _weights(backbone, model)
@@ -55,7 +52,9 @@ def onnx(backbone: nn.Module, network: Network, images: Tensor) -> Exported:
     Raises:
         InputError: if onnx, onnxscript or onnxruntime is not installed.
     """
-    runtime, *_ = (_extra(name, "onnx") for name in ("onnxruntime", "onnx", "onnxscript"))
+    runtime, *_ = (
+        extra(name, "onnx", "--to onnx") for name in ("onnxruntime", "onnx", "onnxscript")
+    )
     exported = torch.onnx.export(
         _program(backbone, images),
         dynamo=True,
@@ -85,16 +84,6 @@ def _program(backbone: nn.Module, images: Tensor) -> torch.export.ExportedProgra
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # it has the folders of this machine
     return program
-
-
-def _extra(module: str, extra: str) -> Any:
-    """A module of one of the project's extras; raises InputError if it is not installed."""
-    try:
-        return import_module(module)
-    except ImportError:
-        raise InputError(
-            f'--to {extra}: {module} is not installed; `pip install "eqco[{extra}]"` brings it'
-        ) from None
 
 
 FORMATS: dict[str, Callable[[nn.Module, Network, Tensor], Exported]] = {

@@ -7,6 +7,7 @@ from typing import Any
 from eqco.data.packed import MANIFEST, dataset_hash, read_manifest
 from eqco.errors import InputError
 from eqco.evaluation.features import dataset_of
+from eqco.networks.backbones import timm_options
 from eqco.report.templates import render
 from eqco.runtime.files import sha256
 from eqco.store.cells import EVALUATIONS, SUMMARY, SavedEncoder, read_json
@@ -37,6 +38,9 @@ def model_card(
         accuracies |= _beside(encoder, name, digest).get("accuracy", {})
     data = dataset_of(saved)
     cell, recipe = saved.config["cell"], saved.config["pretrain"]
+    network = saved.config["network"]
+    channels, side, _ = shapes["images"]
+    model, options = timm_options(network["backbone"], channels, side) if to == "timm" else ("", {})
     text = render(
         "card.md.jinja",
         **shapes,
@@ -44,7 +48,9 @@ def model_card(
         file=file,
         dataset=data.name,
         statistics=_statistics(saved, Path("data", data.name)),
-        network=saved.config["network"],
+        network=network,
+        model=model,
+        options=options,
         cell=cell,
         optimizer=cell.get("optimizer") or recipe.get("optimizer", "sgd"),
         epochs=recipe["epochs"],

@@ -4,7 +4,7 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-from eqco.store.cells import EVALUATIONS, read_json
+from eqco.store.cells import evaluations, read_json
 from eqco.study.datasets import ImageFolder, JpegFolder, Torchvision
 from eqco.study.grid import Grid
 from eqco.study.selection import planned
@@ -30,6 +30,7 @@ class Estimate:
 
     Args:
         cells: in the grid.
+        evaluations: of each cell.
         images: to train on.
         epochs: of each training; several if they are an axis.
         pairs: of views, over all epochs and cells.
@@ -46,6 +47,7 @@ class Estimate:
     """
 
     cells: int
+    evaluations: int
     images: int
     epochs: list[int]
     pairs: int
@@ -94,6 +96,7 @@ def estimate(grid: Grid, images: int, results: Path, speeds: Path) -> Estimate:
     sizes = {key: cost.saved_bytes(study, cell) for key, cell in different.items()}
     return Estimate(
         cells=len(cells),
+        evaluations=len(evaluations(study.evaluate)),
         images=train,
         epochs=sorted({recipe.epochs for recipe in recipes}),
         pairs=sum(pairs),
@@ -117,7 +120,7 @@ def lines(estimate: Estimate) -> list[tuple[str, str]]:
     """An estimate for people: lines of a name and a text."""
     epochs = " or ".join(f"{count:,}" for count in estimate.epochs)
     rows = [
-        ("cells", f"{estimate.cells:,}, each a training and {len(EVALUATIONS)} evaluations"),
+        ("cells", f"{estimate.cells:,}, each a training and {estimate.evaluations} evaluations"),
         ("pairs", f"{estimate.pairs:,}: {estimate.images:,} images, {epochs} epochs"),
     ]
     if estimate.measured:

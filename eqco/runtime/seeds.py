@@ -4,7 +4,17 @@ from typing import Literal, get_args
 
 import numpy as np
 
-Stream = Literal["weights", "order", "views", "negatives", "crops", "probe", "geometry", "labels"]
+Stream = Literal[
+    "weights",
+    "order",
+    "views",
+    "negatives",
+    "crops",
+    "probe",
+    "geometry",
+    "labels",
+    "finetune",
+]
 STREAMS = get_args(Stream)  # their order is part of every seed
 
 

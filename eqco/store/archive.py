@@ -13,7 +13,16 @@ from pydantic_core import from_json  # twice as fast as json
 
 from eqco.errors import InputError
 from eqco.runtime.files import write
-from eqco.store.cells import FILES, Files, mismatch, read_files
+from eqco.store.cells import (
+    EVALUATIONS,
+    SUMMARY,
+    TRANSFER,
+    TUNED,
+    Files,
+    files_of,
+    mismatch,
+    read_files,
+)
 from eqco.study.grid import Grid
 
 KEPT = "cells.jsonl"
@@ -43,8 +52,8 @@ def finished(grid: Grid, results: Path) -> dict[str, Files]:
     found = stand_ins(grid, results)
     for path, cell in grid.cells.items():
         folder = results / "cells" / path
-        if all((folder / name).exists() for name in FILES):
-            files = read_files(folder)
+        if all((folder / name).exists() for name in files_of(grid.study.evaluate)):
+            files = read_files(folder, grid.study.evaluate)
             if not mismatch(files, cell.hash, grid.study.evaluate):
                 found[path] = files
     return {path: found[path] for path in grid.cells if path in found}
@@ -61,7 +70,9 @@ def read_kept(results: Path) -> dict[str, Files]:
     for number, line in enumerate(lines, start=1):
         try:
             files: dict[str, Any] = from_json(line)
-            kept[files.pop("cell")] = {name: dict(files[name]) for name in FILES}
+            optional = {TUNED, TRANSFER} - files.keys()
+            names = [name for name in (SUMMARY, *EVALUATIONS) if name not in optional]
+            kept[files.pop("cell")] = {name: dict(files[name]) for name in names}
         except (ValueError, KeyError, TypeError, AttributeError):
             raise InputError(
                 f"{path}: line {number}: is damaged; bring the file back from git, or delete it, "

@@ -16,13 +16,16 @@ if TYPE_CHECKING:
 ENCODER, CONFIG, SUMMARY = "encoder.safetensors", "config.json", "pretrain.json"
 MADE_BY = "made_by"
 PROGRESS = "progress.json"  # in a cell's state folder, beside its lock
+# of a study that asks for them
+TUNED, TRANSFER = "finetune.json", "transfer.json"
 EVALUATIONS = {  # and the settings that they read
     "linear.json": {"linear", "linear_lbfgs", "key_encoder"},
     "knn.json": {"knn", "key_encoder"},
+    TUNED: {"finetune", "key_encoder"},
+    TRANSFER: {"on", "linear", "linear_lbfgs", "knn", "key_encoder"},
 }
 KEY_PREFIX = "key."  # begins the names of the key encoder's tensors
 ONLINE_WEIGHT = "online.weight"
-FILES = (SUMMARY, *EVALUATIONS)  # of a cell, that its table reads
 Files = dict[str, dict[str, Any]]  # what they hold, by their names
 
 
@@ -72,6 +75,17 @@ def read_encoder(path: Path) -> SavedEncoder:
         raise InputError(f"{path}: is missing; `python -m eqco pretrain` makes it") from None
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: is not an encoder of this project: {error}") from None
+
+
+def made_here(path: Path) -> bool:
+    """Whether a file is of ``save_encoder``, rather than weights of others."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            return MADE_BY in (file.metadata() or {})
+    except SafetensorError:
+        return False
 
 
 def is_finished(folder: Path, made_by: dict[str, str]) -> bool:
@@ -130,14 +144,26 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
+def evaluations(evaluate: Evaluate) -> list[str]:
+    """The files of a cell's evaluations, by a study's settings of them."""
+    asked = {TUNED: evaluate.finetune is not None, TRANSFER: bool(evaluate.on)}
+    return [name for name in EVALUATIONS if asked.get(name, True)]
+
+
+def files_of(evaluate: Evaluate) -> list[str]:
+    """The files of a cell that its table reads."""
+    return [SUMMARY, *evaluations(evaluate)]
+
+
 def settings_of(evaluate: Evaluate, name: str) -> dict[str, Any]:
     """The settings that an evaluation's file depends on."""
-    return evaluate.model_dump(mode="json", include=EVALUATIONS[name])
+    where = {"on": {"__all__": {"root", "path"}}}  # the files lie is not what they are
+    return evaluate.model_dump(mode="json", include=EVALUATIONS[name], exclude=where)
 
 
-def read_files(folder: Path) -> Files:
+def read_files(folder: Path, evaluate: Evaluate) -> Files:
     """The files of a cell that the table reads; raises InputError if one is missing or damaged."""
-    return {name: read_json(folder / name) for name in FILES}
+    return {name: read_json(folder / name) for name in files_of(evaluate)}
 
 
 def read_cell(
@@ -160,7 +186,7 @@ def read_cell(
         InputError: when a file is missing, or does not belong to this configuration, or an
             evaluation rates another encoder than the cell's.
     """
-    files = kept or read_files(folder)
+    files = kept or read_files(folder, evaluate)
     if wrong := mismatch(files, config, evaluate):
         name, key, found, expected = wrong
         raise InputError(
@@ -169,7 +195,7 @@ def read_cell(
         )
     accuracies: dict[str, float] = {}
     correct: dict[str, str] = {}
-    for name in EVALUATIONS:
+    for name in evaluations(evaluate):
         accuracies |= files[name].get("accuracy", {})
         correct |= files[name].get("correct", {})
     more = {name: files["knn.json"].get(name) for name in ("smallest_class", "geometry")}
@@ -184,12 +210,13 @@ def mismatch(
     Returns:
         File, key, the value found and the value expected; None where all belong together.
     """
-    for name in FILES:
+    for name in files_of(evaluate):
+        found = files.get(name, {})  # an archive may be older than a study's further datasets
         for key, expected in (
             ("config_hash", expected_hash),
             ("encoder", files[SUMMARY].get("encoder")),
             ("settings", settings_of(evaluate, name) if name in EVALUATIONS else None),
         ):
-            if files[name].get(key) != expected:
-                return name, key, files[name].get(key), expected
+            if found.get(key) != expected:
+                return name, key, found.get(key), expected
     return None

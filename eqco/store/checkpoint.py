@@ -14,7 +14,8 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from eqco.errors import InputError
 from eqco.runtime.files import canonical, write
@@ -31,6 +32,31 @@ class State:
     step: int
     tensors: dict[str, Tensor]
     values: dict[str, Any]
+
+
+def tensors_of(module: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
+    """The tensors of a module and its optimiser, by their names in a checkpoint."""
+    tensors = {f"model.{name}": tensor for name, tensor in module.state_dict().items()}
+    for index, slots in optimizer.state_dict()["state"].items():
+        for slot, value in slots.items():
+            if value is not None:
+                tensors[f"optimizer.{index}.{slot}"] = value
+    return tensors
+
+
+def restore(module: nn.Module, optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Give a module and its optimiser the tensors of ``tensors_of``; others are ignored."""
+    states: dict[int, dict[str, Tensor]] = {}
+    weights = {}
+    for name, tensor in tensors.items():
+        kind, _, rest = name.partition(".")
+        if kind == "model":
+            weights[rest] = tensor
+        elif kind == "optimizer":
+            index, _, slot = rest.partition(".")
+            states.setdefault(int(index), {})[slot] = tensor
+    module.load_state_dict(weights)
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": states})
 
 
 class Checkpoints:

@@ -18,7 +18,7 @@ from eqco.study.study import Study
 if TYPE_CHECKING:
     import torch
 
-PACKAGES = ("torch", "torchvision", "numpy", "snakemake")
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "snakemake")
 
 
 def provenance(device: "torch.device") -> dict[str, Any]:

@@ -14,7 +14,7 @@ from snakemake.persistence.file import FilePersistence
 
 from eqco.errors import InputError
 from eqco.runtime.files import canonical
-from eqco.store.cells import EVALUATIONS, SUMMARY, read_json, settings_of
+from eqco.store.cells import SUMMARY, evaluations, read_json, settings_of
 from eqco.study.grid import Grid
 
 
@@ -73,7 +73,8 @@ def _expected(grid: Grid) -> Iterator[tuple[str, str, Any, list[str]]]:
     """Each result file, a key in it and the key's value, and the parameters of the file's job."""
     for path, cell in grid.cells.items():
         yield f"cells/{path}/{SUMMARY}", "config_hash", cell.hash, [cell.hash]
-    settings = {name: settings_of(grid.study.evaluate, name) for name in EVALUATIONS}
+    evaluate = grid.study.evaluate
+    settings = {name: settings_of(evaluate, name) for name in evaluations(evaluate)}
     for path in grid.cells:
         for name, values in settings.items():
             parameters = [canonical(value) for value in values.values()]

@@ -1,5 +1,6 @@
 """The keys of a recipe that can be axes of a grid, and the names of axes in paths and tables."""
 
+import re
 from collections.abc import Iterator
 from typing import Annotated, Any, get_args
 
@@ -82,14 +83,17 @@ def hashable(value: Any) -> Any:
 
 
 def text(value: Any) -> str:
-    """The text of an axis value in paths and tables: ``simo``, ``0.2``, ``inf``, ``true``."""
+    """The text of an axis value in paths and tables: ``simo``, ``0.2``, ``inf``, ``true``.
+
+    Of a file's name or a model's, what a path or a shell would read is replaced by ``-``.
+    """
     match value:
         case None:
             return "none"
         case bool():
             return str(value).lower()
         case str():
-            return value
+            return re.sub(r"[^A-Za-z0-9._+-]", "-", value)
         case list() | tuple():
             return "-".join(map(text, value))
         case _:

@@ -1,6 +1,7 @@
 """The types of a study's fields: numbers, names, margins, and a section with strict keys."""
 
 import math
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -91,6 +92,28 @@ def _method(value: Any) -> Any:
     return value
 
 
+BACKBONES = ("conv5", "resnet18", "resnet50")
+TIMM = "timm/"  # begins the name of a backbone of the library timm
+_TIMM_MODEL = rf"^{TIMM}[A-Za-z0-9_]+$"
+
+
+def _backbone(value: Any) -> Any:
+    if not isinstance(value, str) or not (value in BACKBONES or re.fullmatch(_TIMM_MODEL, value)):
+        raise PydanticCustomError(
+            "allowed",
+            "must be one of {names} or timm/<model>, as timm/vit_small_patch16_224",
+            {"names": ", ".join(BACKBONES)},
+        )
+    return value
+
+
+Backbone = Annotated[
+    str,
+    BeforeValidator(_backbone),
+    WithJsonSchema(
+        {"anyOf": [{"enum": list(BACKBONES)}, {"type": "string", "pattern": _TIMM_MODEL}]}
+    ),
+]
 Method = Annotated[str, BeforeValidator(_method), Field(json_schema_extra={"enum": list(METHODS)})]
 
 

@@ -1,9 +1,10 @@
 """The protocols that evaluate an encoder, with their settings; docs/protocols.md defines each."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
+from eqco.study.datasets import Data
 from eqco.study.fields import Count, NotNegative, Positive, Real, Section
 from eqco.study.recipe import Augment
 
@@ -54,6 +55,15 @@ class Linear(Section):
         return {f"linear-lr~{lr:g}": lr for lr in self.lrs} if self.lrs else {"linear": self.lr}
 
 
+class FineTune(Section):
+    """The whole network and a linear layer on it, by SGD with Nesterov's momentum and a cosine."""
+
+    lr: Positive = Field(0.05, description="peak learning rate")
+    epochs: Count = Field(30, description="passes over the training images")
+    batch: Count = Field(256, description="images per step")
+    augment: Augment = Field(description="of the views, made anew in each epoch")
+
+
 class KNN(Section):
     """Weighted k-nearest-neighbour vote by cosine similarity."""
 
@@ -74,6 +84,7 @@ class KNN(Section):
 
 
 KEY_SUFFIX = "@key"  # ends the names of the key encoder's protocols
+FINETUNE = "finetune"
 ONLINE = "linear-online"  # the protocol of pretrain.online
 VALIDATION_SUFFIX = "@validation"  # ends the names of protocols that rate the validation images
 
@@ -88,6 +99,11 @@ class Evaluate(Section):
     )
     linear: Linear = Field(Linear(), description="the protocol `linear`")
     knn: KNN = Field(KNN(), description="the protocol `knn`")
+    finetune: FineTune | None = Field(
+        None,
+        description="the whole network is trained on, with labels: the protocol `finetune`",
+        exclude_if=lambda finetune: finetune is None,  # earlier results keep their settings
+    )
     key_encoder: bool = Field(
         False,
         description="evaluate the key encoder of `moco`, `simo` and `simmoco` too, by the same "
@@ -95,9 +111,33 @@ class Evaluate(Section):
         exclude_if=lambda key_encoder: not key_encoder,  # earlier results keep their settings
     )
 
+    on: list[Data] = Field(
+        [],
+        description="further datasets, each like `data`, whose features the frozen encoder makes "
+        "and the same protocols rate: linear@cifar100",
+        exclude_if=lambda on: not on,  # earlier results keep their settings
+    )
+
+    @property
+    def sections(self) -> dict[str, Any]:
+        """The settings of each kind of protocol; None of one that is not done."""
+        return {"linear-lbfgs": self.linear_lbfgs, "linear": self.linear, "knn": self.knn}
+
+    @property
+    def frozen(self) -> list[str]:
+        """The names of the protocols on features of the frozen encoder."""
+        lbfgs = self.linear_lbfgs.fits if self.linear_lbfgs else {}
+        return self._of_each_encoder([*lbfgs, *self.linear.probes, *self.knn.votes])
+
     @property
     def protocols(self) -> list[str]:
-        """The names of the protocols that give a cell's test accuracies."""
-        lbfgs = self.linear_lbfgs.fits if self.linear_lbfgs else {}
-        names = [*lbfgs, *self.linear.probes, *self.knn.votes]
+        """The names of the protocols that give a cell's test accuracies on the study's data."""
+        return self.frozen + self._of_each_encoder([FINETUNE] * bool(self.finetune))
+
+    def _of_each_encoder(self, names: list[str]) -> list[str]:
         return names + [f"{name}{KEY_SUFFIX}" for name in names] * self.key_encoder
+
+    @property
+    def transfers(self) -> list[str]:
+        """The names of the protocols that give a cell's test accuracies on further datasets."""
+        return [f"{name}@{other.name}" for other in self.on for name in self.frozen]

@@ -32,16 +32,9 @@ def shrink(study: Study) -> Study:
     for key in ("select", "comparisons", "claims"):  # an axis keeps its first value
         values.pop(key, None)
     data, recipe, evaluate = (values[key] for key in ("data", "pretrain", "evaluate"))
-    if "train_images" in data:
-        data["train_images"] = min(data["train_images"], IMAGES)
-    if "validation" in data:
-        data["validation"] = min(data["validation"], PER_CLASS)
-    if "path" in data:
-        data["name"] += "-quick"
-    if "size" in data:
-        data |= {"images_per_class": PER_CLASS, "size": min(data["size"], SIDE)}
-    if "short_side" in data:
-        data["short_side"] = min(data["short_side"], SIDE * 8 // 7)
+    for one in (data, *evaluate.get("on", [])):
+        _shrink_data(one)
+    values["network"].pop("weights", None)  # a ViT's may be of images of another size
     groups = math.lcm(*(variant.study.network.batch_norm_groups for variant in study.variants))
     recipe |= {"batch": max(BATCH // groups, 2) * groups, "epochs": 2}
     recipe["precision"] = "float32"  # many CPUs emulate bfloat16, at a tenth of the speed
@@ -53,9 +46,25 @@ def shrink(study: Study) -> Study:
     if evaluate["linear_lbfgs"]:
         # a share of so few images would leave classes without a label
         evaluate["linear_lbfgs"] |= {"iterations": 5, "labels": None}
+    if evaluate.get("finetune"):
+        evaluate["finetune"] |= {"epochs": 1, "batch": BATCH}
     blocks = (_cells(block, recipe) for block in study.grid)
     different = {canonical(cell): cell for cells in blocks for cell in cells}
     return parse_study({**values, "grid": list(different.values())}, f"{study.study}, quick")
+
+
+def _shrink_data(data: dict[str, Any]) -> None:
+    """Few images in a dataset's section, and small ones."""
+    if "train_images" in data:
+        data["train_images"] = min(data["train_images"], IMAGES)
+    if "validation" in data:
+        data["validation"] = min(data["validation"], PER_CLASS)
+    if "path" in data:
+        data["name"] += "-quick"
+    if "size" in data:
+        data |= {"images_per_class": PER_CLASS, "size": min(data["size"], SIDE)}
+    if "short_side" in data:
+        data["short_side"] = min(data["short_side"], SIDE * 8 // 7)
 
 
 def _cells(block: Block, recipe: dict[str, Any]) -> list[dict[str, Any]]:
@@ -91,5 +100,7 @@ def _first(key: str, values: list[Any], recipe: dict[str, Any]) -> list[Any]:
         return [min(values[0], QUEUE)]
     if key == "loss.scalar_negatives" and values[0]:
         return [min(values[0], recipe["batch"] - 1)]
+    if key == "network.weights":
+        return [None]
     section, _, name = key.partition(".")
     return [recipe[name]] if section == "pretrain" and name in SHRUNK else values[:1]

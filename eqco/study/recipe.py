@@ -5,7 +5,16 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from eqco.study.fields import Count, NotNegative, Optimizer, Positive, Probability, Real, Section
+from eqco.study.fields import (
+    Backbone,
+    Count,
+    NotNegative,
+    Optimizer,
+    Positive,
+    Probability,
+    Real,
+    Section,
+)
 
 
 class Jitter(Section):
@@ -69,9 +78,10 @@ class Augment(Section):
 class Network(Section):
     """The encoder: a backbone, whose features are evaluated, and a projector for the loss."""
 
-    backbone: Literal["conv5", "resnet18", "resnet50"] = Field(
+    backbone: Backbone = Field(
         description="`conv5`: five 3 × 3 convolutions of widths 16, 16, 32, 32, 64 and a mean over "
-        "a 2 × 2 grid, 256 features; `resnet18`, `resnet50`: torchvision's, 512 and 2,048 features"
+        "a 2 × 2 grid, 256 features; `resnet18`, `resnet50`: torchvision's, 512 and 2,048 "
+        "features; `timm/<name>`: any model of timm, with the features that it pools"
     )
     stride: Literal[1, 2] = Field(
         2,
@@ -106,6 +116,12 @@ class Network(Section):
         False,
         description="a ResNet's blocks start as the identity: the last batch norm of each is 0",
         exclude_if=lambda zero: not zero,  # a study without this key stays the same
+    )
+    weights: str | None = Field(
+        None,
+        description="file of weights of the backbone, which it starts from: safetensors, or a "
+        "state dict of torch",
+        exclude_if=lambda file: file is None,  # a study without this key stays the same
     )
 
 

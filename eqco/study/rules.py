@@ -9,20 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from eqco.study.axes import LISTS
+from eqco.study.axes import LISTS, text
 from eqco.study.cell import Cell
 from eqco.study.claims import claims_have_a_comparison, comparisons_can_be_made
 from eqco.study.expansion import axes, choices
-from eqco.study.fields import WITH_MARGIN
+from eqco.study.fields import TIMM, WITH_MARGIN
 from eqco.study.methods import METHODS, queued
-from eqco.study.protocols import VALIDATION_SUFFIX
+from eqco.study.protocols import KEY_SUFFIX, VALIDATION_SUFFIX
 from eqco.study.recipe import Pretrain
 from eqco.study.selection import split
+from eqco.study.weights import find_weights
 
 if TYPE_CHECKING:
     from eqco.study.study import Study
 
 Problem = tuple[str, Any, str]
+SUFFIXES = (KEY_SUFFIX, VALIDATION_SUFFIX)  # of protocols, which no dataset is called as
 
 
 def each_key_once(study: "Study") -> Iterator[Problem]:
@@ -60,6 +62,21 @@ def validation_leaves_images(study: "Study") -> Iterator[Problem]:
         yield "data.validation", count, f"the data has {images} training images"
 
 
+def transfers_are_to_others(study: "Study") -> Iterator[Problem]:
+    """``evaluate.on`` names other datasets, each once, whose images the encoder takes."""
+    names = [study.data.name, *(suffix.removeprefix("@") for suffix in SUFFIXES)]
+    for i, other in enumerate(study.evaluate.on):
+        key = f"evaluate.on.{i}"
+        if other.name in names:
+            yield f"{key}.name", other.name, "must be another name than each of " + ", ".join(names)
+        names.append(other.name)
+        if other.channels != study.data.channels:
+            allowed = f"its images have {other.channels} channels, the encoder takes "
+            yield f"{key}.name", other.name, f"{allowed}{study.data.channels}"
+        if other.validation:
+            yield f"{key}.validation", other.validation, "must be left out: nothing is chosen by it"
+
+
 def batches_fit_the_data(study: "Study") -> Iterator[Problem]:
     """A batch has at most as many images as the training set."""
     images = study.data.images
@@ -76,6 +93,28 @@ def residual_branches(study: "Study") -> Iterator[Problem]:
         if network.zero_init_residual and network.backbone == "conv5":
             key = variant.place("network.zero_init_residual")
             yield key, "true", "conv5 has no residual branches: must be false"
+
+
+def models_of_timm(study: "Study") -> Iterator[Problem]:
+    """A model of timm is as timm makes it."""
+    for variant in study.variants:
+        network = variant.study.network
+        for key, value, default in (
+            ("stem", network.stem, "large"),
+            ("zero_init_residual", network.zero_init_residual, False),
+        ):
+            if network.backbone.startswith(TIMM) and value != default:
+                allowed = f"{network.backbone} has no such choice: must be {text(default)}"
+                yield variant.place(f"network.{key}"), text(value), allowed
+
+
+def weights_to_start_from(study: "Study") -> Iterator[Problem]:
+    """``network.weights`` is a file: the hash of a configuration has its content."""
+    for variant in study.variants:
+        file = variant.study.network.weights
+        if file is not None and find_weights(file) is None:
+            allowed = "is no file, neither from the working folder nor from one above it"
+            yield variant.place("network.weights"), file, allowed
 
 
 def batches_split_evenly(study: "Study") -> Iterator[Problem]:
@@ -228,9 +267,12 @@ RULES: tuple[Callable[["Study"], Iterator[Problem]], ...] = (
     each_key_once,
     axes_fit_the_recipe,
     validation_leaves_images,
+    transfers_are_to_others,
     batches_fit_the_data,
     batches_split_evenly,
     residual_branches,
+    models_of_timm,
+    weights_to_start_from,
     enough_candidates,
     all_candidates,
     symmetric_methods,

@@ -21,6 +21,7 @@ from eqco.study.protocols import ONLINE, VALIDATION_SUFFIX, Evaluate
 from eqco.study.recipe import Augment, LossSettings, Network, Pretrain
 from eqco.study.rules import RULES
 from eqco.study.selection import Select
+from eqco.study.weights import weights_hash
 
 
 class Study(Section):
@@ -69,7 +70,7 @@ class Study(Section):
         online = self.variants[0].study.pretrain.online  # a rule: all cells have one, or none
         names = self.evaluate.protocols + [ONLINE] * bool(online)
         on_validation = [f"{name}{VALIDATION_SUFFIX}" for name in names]
-        return names + on_validation * bool(self.data.validation)
+        return names + on_validation * bool(self.data.validation) + self.evaluate.transfers
 
     @cached_property
     def places(self) -> tuple[Place, ...]:
@@ -120,6 +121,8 @@ class Study(Section):
         parts = own.model_dump(mode="json", include={"data", "augment", "network", "pretrain"})
         parts["data"].pop("root", None)  # where the files lie is not what they are
         parts["data"].pop("path", None)
+        if own.network.weights:
+            parts["network"]["weights"] = weights_hash(own.network.weights)
         written = cell.model_dump(mode="json")
         # These two stand in the cell if they are axes, which is older than the other axes.
         for key in ("optimizer", "weight_decay"):

@@ -9,6 +9,8 @@ from eqco.errors import InputError
 from eqco.methods import build
 from eqco.methods.base import Contrastive
 from eqco.networks.encoder import Encoder
+from eqco.networks.weights import start
+from eqco.runtime.files import canonical
 from eqco.study.cell import Cell
 from eqco.study.methods import METHODS
 from eqco.study.study import Study
@@ -76,6 +78,20 @@ def estimate(study: Study, cell: Cell, ranks: int = 1) -> int:
     return state + passes * _bytes(activations.values()) + 2 * views.nbytes
 
 
+def check_networks(study: Study) -> None:
+    """Make every network of the grid on the meta device, before anything is computed.
+
+    Raises:
+        InputError: if one cannot be made for the study's images, or has other weights than
+            ``network.weights`` gives it.
+    """
+    networks = {canonical(v.study.network.model_dump()): v.study.network for v in study.variants}
+    for network in networks.values():
+        with torch.device("cpu" if network.weights else "meta"):  # without memory where it can be
+            encoder = Encoder(network, study.data.channels, study.data.size)
+            start(encoder.backbone, network)
+
+
 def check(study: Study, cell: Cell, device: torch.device, ranks: int) -> None:
     """Raise InputError if a step needs more memory than the device has."""
     needed = estimate(study, cell, ranks)
@@ -97,7 +113,7 @@ def _build(study: Study, cell: Cell) -> tuple[Encoder, Contrastive]:
     """The networks of a cell on the meta device, whose tensors have a size but no memory."""
     study = study.of(cell)
     with torch.device("meta"):
-        encoder = Encoder(study.network, study.data.channels)
+        encoder = Encoder(study.network, study.data.channels, study.data.size)
         return encoder, build(cell, encoder, study.pretrain)
 
 

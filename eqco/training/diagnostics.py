@@ -80,7 +80,11 @@ def before_batch_norm(network: nn.Module) -> list[Tensor]:
 
     A network has these layers and their batch norms in pairs, one behind the other.
     """
-    layers = [m for m in network.modules() if not next(m.children(), None)]
+    layers = [
+        m  # timm's batch norm has an activation within it
+        for m in network.modules()
+        if isinstance(m, _BatchNorm) or not next(m.children(), None)
+    ]
     return [
         layer.weight
         for layer, norm in pairwise(layers)

@@ -14,9 +14,11 @@ from eqco.errors import InputError
 from eqco.losses import Negatives, SogCLR
 from eqco.methods import build
 from eqco.networks.encoder import Encoder
+from eqco.networks.weights import start
 from eqco.runtime.malloc import keep_freed_memory
 from eqco.runtime.ranks import ranks
 from eqco.runtime.seeds import draw_seed
+from eqco.store.checkpoint import restore, tensors_of
 from eqco.study.cell import Cell
 from eqco.study.study import Study
 from eqco.training import optimizers
@@ -66,7 +68,8 @@ class Training:
         device: where to train.
 
     Raises:
-        InputError: if the batch is larger than the data, or is not a multiple of the ranks.
+        InputError: if the batch is larger than the data, or is not a multiple of the ranks; if the
+            network cannot be made, or not with its weights.
     """
 
     def __init__(self, study: Study, cell: Cell, data: Path, device: torch.device) -> None:
@@ -89,7 +92,8 @@ class Training:
             raise InputError(f"pretrain.batch: {cell.batch}: must be a multiple of {ranks()} ranks")
         with torch.random.fork_rng():
             torch.manual_seed(draw_seed(cell.seed, "weights", 0))
-            self.encoder = Encoder(study.network, channels=self.views.channels)
+            self.encoder = Encoder(study.network, self.views.channels, study.data.size)
+            start(self.encoder.backbone, study.network)
             self.encoder.precision = getattr(torch, self.recipe.precision)
             drawing = cell.model_copy(update={"negatives": draws(cell, study.loss)})
             method = build(drawing, self.encoder, self.recipe)
@@ -156,24 +160,9 @@ class Training:
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything but ``step`` that the next step depends on, by its name in a checkpoint."""
-        tensors = {f"model.{name}": tensor for name, tensor in self.method.state_dict().items()}
-        for index, slots in self.optimizer.state_dict()["state"].items():
-            for slot, value in slots.items():
-                if value is not None:
-                    tensors[f"optimizer.{index}.{slot}"] = value
-        return tensors
+        return tensors_of(self.method, self.optimizer)
 
     def restore(self, step: int, tensors: dict[str, Tensor]) -> None:
         """Continue after ``step`` steps from the result of ``tensors`` at that step."""
-        states: dict[int, dict[str, Tensor]] = {}
-        weights = {}
-        for name, tensor in tensors.items():
-            kind, _, rest = name.partition(".")
-            if kind == "model":
-                weights[rest] = tensor
-            elif kind == "optimizer":
-                index, _, slot = rest.partition(".")
-                states.setdefault(int(index), {})[slot] = tensor
-        self.method.load_state_dict(weights)
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": states})
+        restore(self.method, self.optimizer, tensors)
         self.step = step

@@ -21,7 +21,9 @@ from eqco.store.cells import read_encoder, save_encoder
 
 pytestmark = pytest.mark.usefixtures("fork_server")
 COMMANDS = [
-    *("prepare", "pretrain", "linear-eval", "knn-eval", "export"),
+    *("prepare", "pretrain", "linear-eval", "knn-eval"),
+    *("finetune-eval", "transfer-eval"),
+    *("evaluate", "export"),
     *("table", "schema", "cells", "keep"),
 ]
 CELL = "method~simo/negatives~16/margin~eqco/seed~0"

@@ -35,13 +35,20 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "resnet18, split batch norm": {**RESNET18, "network.batch_norm_groups": 4},
     "resnet50": {**RESNET18, "network.backbone": "resnet50"},
     "conv5": {},
+    "a ViT": {**RESNET18, "network.backbone": "timm/test_vit"},
+    "split batch norm with activations": {
+        **RESNET18,
+        "network.backbone": "timm/test_efficientnet",
+        "network.batch_norm_groups": 4,
+    },
 }
+OF_TIMM = list(NETWORKS)[-2:]
 FURTHER = ("resnet18", "resnet18, small stem", "resnet18, grey", "resnet50")
 
 
-def each_network(*names: str) -> pytest.MarkDecorator:
-    cases = [pytest.param(n, marks=[pytest.mark.slow] * (n in FURTHER)) for n in names]
-    return pytest.mark.parametrize("network", cases)
+def case(network: str, *more: str) -> Any:
+    """A case of a test; some networks are further ones."""
+    return pytest.param(network, *more, marks=[pytest.mark.slow] * (network in FURTHER))
 
 
 @pytest.fixture
@@ -101,8 +108,18 @@ def test_a_cell_from_its_training_to_others_models(tmp_path, digits, tiny_values
         assert f"torch {torch.__version__.partition('+')[0]}" in card
 
 
-@pytest.mark.parametrize("to", ["torchvision", "timm"])
-@each_network(*(name for name in NETWORKS if name not in ("conv5", "resnet50")))
+@pytest.mark.parametrize(
+    ("network", "to"),
+    [
+        *(
+            case(name, to)
+            for name in NETWORKS
+            if name.startswith("resnet18")
+            for to in ("torchvision", "timm")
+        ),
+        *(case(name, "timm") for name in OF_TIMM),
+    ],
+)
 def test_others_models_load_the_weights_as_the_card_says(
     network, to, encoder, tmp_path, monkeypatch
 ):
@@ -113,7 +130,9 @@ def test_others_models_load_the_weights_as_the_card_says(
     check_equal(names["features"], features(path, names["images"]), 1e-6)
 
 
-@each_network("resnet18", "resnet18, split batch norm", "resnet50")
+@pytest.mark.parametrize(
+    "network", map(case, ["resnet18", "resnet18, split batch norm", "resnet50"])
+)
 def test_torchvision_misses_only_the_classifier_and_timm_nothing(network, encoder, tmp_path):
     timm = pytest.importorskip("timm", reason="the extra timm is not installed")
     name = network.partition(",")[0]
@@ -138,10 +157,12 @@ def test_torchvision_misses_only_the_classifier_and_timm_nothing(network, encode
     [
         ("conv5", "onnx"),
         ("resnet18, split batch norm", "pt2"),
-        pytest.param("resnet18, small stem", "onnx", marks=pytest.mark.slow),
-        pytest.param("resnet18, small stem", "pt2", marks=pytest.mark.slow),
+        ("a ViT", "onnx"),
+        case("resnet18, small stem", "onnx"),
+        case("resnet18, small stem", "pt2"),
         pytest.param("resnet18, split batch norm", "onnx", marks=pytest.mark.slow),
         pytest.param("conv5", "pt2", marks=pytest.mark.slow),
+        pytest.param("a ViT", "pt2", marks=pytest.mark.slow),
     ],
 )
 def test_programs_have_the_same_features(network, to, encoder, tmp_path, monkeypatch):
@@ -198,6 +219,12 @@ def test_conv5_is_no_network_of_others(to, encoder, tmp_path):
     assert f"encoder.safetensors: network.backbone: conv5: {to} has no such network" in message
     assert "allowed are resnet18 and resnet50, or --to onnx or pt2" in message
     assert [path.name for path in tmp_path.iterdir()] == ["cell"]
+
+
+def test_a_model_of_timm_is_none_of_torchvision(encoder, tmp_path):
+    message = refused(encoder(NETWORKS["a ViT"]), "torchvision", tmp_path / "out", False)
+    assert "network.backbone: timm/test_vit: torchvision has no such network" in message
+    assert message.endswith("or --to timm, onnx or pt2")
 
 
 def test_what_is_no_encoder(tmp_path, tiny):

@@ -49,6 +49,12 @@ def packed(folder, tmp_path_factory) -> Path:
     return out
 
 
+def test_a_packed_folder_alone_is_read_at_the_default_size(packed):
+    found = data.section(packed)
+    assert (found.kind, found.name, found.images) == ("jpeg-folder", "x", None)
+    assert (found.size, found.short_side) == (224, 256)
+
+
 def contents(tensors: dict[str, torch.Tensor]) -> list[bytes]:
     whole, ends = tensors["content"].numpy(), [0, *tensors["ends"].tolist()]
     return [whole[a:b].tobytes() for a, b in pairwise(ends)]

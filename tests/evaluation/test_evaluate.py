@@ -12,7 +12,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from eqco.data.packed import dataset_hash, read_manifest
 from eqco.data.validation import in_proportion
 from eqco.errors import InputError
-from eqco.evaluation.features import Features, extract, percent
+from eqco.evaluation.features import Features, extract, percent, unchanged
 from eqco.evaluation.geometry import geometry
 from eqco.evaluation.knn import knn
 from eqco.evaluation.linear import linear
@@ -201,6 +201,15 @@ def test_features_are_the_frozen_backbones(saved, tiny, digits):
     one = load(digits, "test")["images"][7:8].float() / 255
     one = (one - manifest["mean"][0]) / manifest["std"][0]
     torch.testing.assert_close(encoder.backbone.eval()(one)[0], features.test[7])
+
+
+def test_a_backbone_that_changes_is_noticed():
+    """A batch norm in train mode changes its running statistics."""
+    norm = torch.nn.BatchNorm2d(3)
+    with unchanged(norm):
+        norm.eval()(torch.rand(2, 3, 4, 4))
+    with pytest.raises(AssertionError, match="running_mean has changed"), unchanged(norm):
+        norm.train()(torch.rand(2, 3, 4, 4))
 
 
 def test_features_of_another_dataset_are_refused(saved, digits):

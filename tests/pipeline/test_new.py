@@ -58,7 +58,7 @@ def test_a_wheel_makes_a_project_that_runs_to_its_table(python, tmp_path):
     jobs = run(python, project, "snakemake", "-n")
     assert "pretrain          50" in jobs
 
-    values = {"grid.0.negatives": [16], "grid.0.margins": ["eqco"]}
+    values = {"grid.0.negatives": [16], "grid.0.margins": ["eqco"], "grid.0.seeds": [0]}
     study = with_values(yaml.safe_load(TINY.read_text()), {**values, "study": "mine"})
     (project / "params" / "mine.yaml").write_text(yaml.safe_dump(study))
     mine = ("snakemake", "--configfile", "params/mine.yaml")

@@ -84,6 +84,29 @@ def test_file_times_alone_run_nothing(grid):
     assert ran(snakemake(grid)) == {}
 
 
+def planned_in_an_image(grid: Path, *arguments: str) -> set[str]:
+    """What Snakemake says of its files with `--sdm apptainer`; it asks no Apptainer for that."""
+    (grid / "eqco.sif").touch()
+    done = snakemake(grid, "--sdm", "apptainer", "--summary", *arguments)
+    assert done.returncode == 0, done.stdout
+    header, *rows = re.findall(r"^.*\t.*$", done.stdout, re.M)
+    assert len(rows) > 16
+    return {row.split("\t")[header.split("\t").index("plan")] for row in rows}
+
+
+def test_what_was_made_outside_of_the_image_is_not_made_again_in_it(grid):
+    assert planned_in_an_image(grid) == {"no update"}
+    every = ("mtime", "params", "input", "code", "software-env")  # Snakemake's own default
+    assert "update pending" in planned_in_an_image(grid, "--rerun-triggers", *every)
+
+
+def test_an_image_that_is_not_there_is_one_line(grid):
+    done = snakemake(grid, "--sdm", "apptainer", "-n")
+    assert done.returncode == 1
+    assert "eqco.sif: is not beside the Snakefile; docs/cluster.md tells how" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
 @pytest.mark.parametrize(
     ("key", "values", "new"),
     [("seeds", [0, 1, 7], 2), ("negatives", [1, 16, 64], 8), ("margins", [0, "eqco", "inf"], 2)],

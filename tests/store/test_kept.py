@@ -9,7 +9,7 @@ from helpers import cells
 from eqco.errors import InputError
 from eqco.report import tables
 from eqco.store import archive as kept
-from eqco.store.cells import EVALUATIONS, settings_of, write_json
+from eqco.store.cells import evaluations, settings_of, write_json
 from eqco.study.grid import Grid
 from eqco.study.study import Study
 
@@ -21,7 +21,7 @@ def results(tiny: Study, tmp_path):
         folder = tmp_path / "cells" / path
         identity = {"config_hash": cell.hash, "encoder": f"{number}"}
         write_json(folder / "pretrain.json", {**identity, "seconds": 0.1 + 0.2, "failed": None})
-        for name in EVALUATIONS:
+        for name in evaluations(tiny.evaluate):
             accuracy = dict.fromkeys(tiny.evaluate.protocols, 50.0 + number)
             settings = settings_of(tiny.evaluate, name)
             write_json(folder / name, {**identity, "settings": settings, "accuracy": accuracy})

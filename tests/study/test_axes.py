@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import cells, make_up_cells, with_values
+from helpers import ROOT, cells, make_up_cells, with_values
 
 from eqco.report import charts, page, tables
 from eqco.report.lines import lines_of
@@ -43,6 +43,7 @@ VALUES: dict[str, list[Any]] = {
     "network.projector_norm": ["all", "none"],
     "network.predictor": [8, None],
     "network.zero_init_residual": [True, False],
+    "network.weights": [str(ROOT / "LICENSE"), None],
     "pretrain.epochs": [1, 2],
     "pretrain.batch": [32, 64],
     "pretrain.lr": [0.1, 0.2],

@@ -104,8 +104,9 @@ BAD = [
     ),
     (
         {"network.backbone": "vit"},
-        "network.backbone: 'vit': input should be 'conv5', 'resnet18' or",
+        "network.backbone: 'vit': must be one of conv5, resnet18, resnet50 or timm/<model>, as",
     ),
+    ({"network.backbone": "timm/a.b"}, "network.backbone: 'timm/a.b': must be one of conv5, res"),
     ({"network.stride": 3}, "network.stride: 3: input should be 1 or 2"),
     ({"network.projector": []}, r"network.projector: \[\]: list should have at least 1"),
     ({"network.batch_norm_groups": 7}, "pretrain.batch: 256: must be a multiple of batch_norm"),

@@ -5,7 +5,8 @@ from statistics import fmean
 
 import pytest
 import torch
-from helpers import TINY, cells, eqco
+import yaml
+from helpers import cells, eqco, with_values
 from torch.nn.utils import parameters_to_vector
 
 from eqco.commands.theory import initial
@@ -77,8 +78,10 @@ def test_the_reference_is_1(study, views):
 
 
 @pytest.mark.slow
-def test_the_command_writes_tables_and_figures(digits, tmp_path):
-    done = eqco("theory", TINY, "--data", digits, "--out", tmp_path, "--parameters")
+def test_the_command_writes_tables_and_figures(digits, tiny_values, tmp_path):
+    study = tmp_path / "small.yaml"
+    study.write_text(yaml.safe_dump(with_values(tiny_values, {"pretrain.batch": 32})))
+    done = eqco("theory", study, "--data", digits, "--out", tmp_path, "--parameters")
     assert done.returncode == 0, done.stderr
     assert "initial: batch 16 of 16" in done.stderr
     assert "| EqCo" in done.stdout

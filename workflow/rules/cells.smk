@@ -1,4 +1,5 @@
 from eqco.runtime.files import canonical
+from eqco.store.cells import TRANSFER, TUNED, settings_of
 
 
 # Each step is a command of the installed package: an edit of its source re-runs nothing. What a
@@ -67,3 +68,58 @@ rule knn_eval:
         "python -m eqco knn-eval {params.study:q} --encoder {input.encoder:q}"
         " --data {params.data:q} --out {output:q}"
         " --threads {threads} --gpus {resources.gpus} > {log:q} 2>&1"
+
+
+if PLAN.study.evaluate.finetune:
+
+    rule finetune_eval:
+        input:
+            encoder=rules.pretrain.output.encoder,
+        output:
+            f"{CELL_FOLDER}/finetune.json",
+        log:
+            f"{CELL_FOLDER}/finetune.log",
+        priority: 1
+        threads: 1
+        resources:
+            gpus=1,
+        params:
+            study=PLAN.study_file,
+            cell=CELL,
+            data=PLAN.data,
+            settings=[
+                canonical(value)
+                for value in settings_of(PLAN.study.evaluate, TUNED).values()
+            ],
+        shell:
+            "python -m eqco finetune-eval {params.study:q} --encoder {input.encoder:q}"
+            " --data {params.data:q} --out {output:q} --state state/{params.cell:q}"
+            " --threads {threads} --gpus {resources.gpus} > {log:q} 2>&1"
+
+
+if PLAN.others:
+
+    rule transfer_eval:
+        input:
+            encoder=rules.pretrain.output.encoder,
+            others=expand(rules.prepare_other.output.manifest, other=PLAN.others),
+        output:
+            f"{CELL_FOLDER}/transfer.json",
+        log:
+            f"{CELL_FOLDER}/transfer.log",
+        priority: 1
+        threads: 1
+        resources:
+            gpus=1,
+        params:
+            study=PLAN.study_file,
+            cell=CELL,
+            data=PLAN.data,
+            settings=[
+                canonical(value)
+                for value in settings_of(PLAN.study.evaluate, TRANSFER).values()
+            ],
+        shell:
+            "python -m eqco transfer-eval {params.study:q} --encoder {input.encoder:q}"
+            " --data {params.data:q} --out {output:q} --state state/{params.cell:q}"
+            " --threads {threads} --gpus {resources.gpus} > {log:q} 2>&1"

@@ -1,13 +1,16 @@
 # The study, its cells and their paths. Nothing here imports torch: every cluster job parses it.
 import os
+import shlex
 import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake_interface_executor_plugins.settings import DeploymentMethod
 
 from eqco.commands.workflow import load
 from eqco.errors import InputError
 from eqco.runtime import gpus
+from eqco.store.cells import files_of
 
 # `python` in a rule is the one that runs Snakemake, whether its environment is activated or not.
 os.environ.update(
@@ -28,6 +31,25 @@ except InputError as error:
 workdir: PLAN.folder
 
 
+# With `--sdm apptainer` every job runs in this image, or what it links to: docs/cluster.md.
+IMAGE = PLAN.root / "eqco.sif"
+IN_IMAGE = DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method
+
+
+container: PLAN.from_folder(IMAGE) if IN_IMAGE else None
+
+
+if IN_IMAGE and workflow.is_main_process:
+    if not IMAGE.exists():
+        raise WorkflowError(
+            f"{IMAGE.name}: is not beside the Snakefile; docs/cluster.md tells how it is built"
+        )
+    # by itself Apptainer shows a job its working directory alone
+    workflow.deployment_settings.apptainer_args += (
+        f" --bind {shlex.quote(str(PLAN.root))}"
+    )
+
+
 CELL = PLAN.cell_pattern
 CELL_FOLDER = f"cells/{CELL}"
 
@@ -43,7 +65,7 @@ if workflow.nodes is None and not workflow.remote_exec:
 
 
 def results_of(cells):
-    files = ["pretrain.json", "linear.json", "knn.json"]
+    files = files_of(PLAN.study.evaluate)
     return expand("cells/{cell}/{file}", cell=cells, file=files)
 
 

@@ -15,13 +15,18 @@ onstart:
     settings = workflow.dag_settings
     if settings.forceall or "pretrain" in settings.forcerun:
         shutil.rmtree("state", ignore_errors=True)
-    if workflow.local_exec and forkserver.VARIABLE not in os.environ:
+    if (
+        workflow.local_exec
+        and forkserver.VARIABLE not in os.environ
+        and not IN_IMAGE
+    ):
         # Small cells would spend more time on imports than on training.
         forkserver.start()
 
 
 # In a cluster's job, where hooks do not run: a cell's steps share the imports there too.
-if workflow.remote_exec:
+# A server outside of the image would run its commands there.
+if workflow.remote_exec and not IN_IMAGE:
     forkserver.start()
 
 

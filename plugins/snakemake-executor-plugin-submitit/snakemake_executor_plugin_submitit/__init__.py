@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
@@ -31,7 +31,7 @@ from snakemake_executor_plugin_submitit.resources import parameters
 from snakemake_executor_plugin_submitit.runs import Run, array_of, earlier_runs
 from snakemake_executor_plugin_submitit.settings import ExecutorSettings as ExecutorSettings
 from snakemake_executor_plugin_submitit.submission import Refused, Submission, Wait
-from snakemake_executor_plugin_submitit.watched import Watched
+from snakemake_executor_plugin_submitit.watched import Watched, by_name
 
 FOLDER = ".snakemake/submitit"
 SLOWER, SLOWEST = 1.5, 6  # the scheduler is asked more and more rarely while no job ends
@@ -84,6 +84,7 @@ class Executor(RemoteExecutor):
                 array_size=settings.array_size,
                 parallelism=settings.array_parallelism,
                 signal_seconds=settings.signal_seconds,
+                requeues=settings.requeues,
             )
             self.submission.submitter()  # raises if there is no such cluster here
         except (OSError, RuntimeError) as error:
@@ -123,8 +124,13 @@ class Executor(RemoteExecutor):
 
     # Submission
 
-    def _submit(self, waiting: list[SubmittedJobInfo]) -> None:
-        """Submit jobs, those with equal parameters as one array; report errors."""
+    def _submit(self, waiting: list[SubmittedJobInfo], room: int) -> None:
+        """Submit jobs, those with equal parameters as one array; report errors.
+
+        Args:
+            waiting: the jobs, of which those of the highest priority come first.
+            room: the number of jobs that the cluster may have more than now.
+        """
         settings = self.workflow.executor_settings
         if self.left_behind is None:
             if not self.cluster.is_known():  # an earlier run's jobs may be another cluster's
@@ -132,16 +138,21 @@ class Executor(RemoteExecutor):
                 self._warn_once("submission", message)
                 return
             self.run.settle(self.cluster.where)
-            self.left_behind = LeftBehind(
-                [*self.earlier.values()], self.digests, self.cluster, settings.cluster, self.logger
-            )
+            runs = [*self.earlier.values()]
+            try:
+                self.left_behind = LeftBehind(
+                    runs, self.digests, self.cluster, settings.cluster, self.logger
+                )
+            except (OSError, subprocess.SubprocessError) as error:
+                self._warn_once("submission", f"submission: {why(error)}; jobs wait")
+                return
             self._delete_old_logs()
         alike: dict[str, list[SubmittedJobInfo]] = {}
-        for info in waiting:
+        new = [info for info in waiting if not self._adopt(info, self.left_behind)]
+        new.sort(key=lambda info: -cast(Any, info.job).priority)
+        signal_seconds = settings.signal_seconds * (settings.cluster == "slurm")
+        for info in new[: max(0, room - len(waiting) + len(new))]:
             try:
-                if self._adopt(info, self.left_behind):
-                    continue
-                signal_seconds = settings.signal_seconds * (settings.cluster == "slurm")
                 key = json.dumps(parameters(info.job, signal_seconds), sort_keys=True)
             except WorkflowError as error:
                 self._fail(info, str(error))
@@ -162,8 +173,12 @@ class Executor(RemoteExecutor):
             self.cancel_jobs([])
 
     def _adopt(self, info: SubmittedJobInfo, left_behind: LeftBehind) -> bool:
-        """Leave a job to those of a dead Snakemake that are making it; whether there are some."""
-        earlier = left_behind.take(info.job)
+        """Leave a job to those of a dead Snakemake that are making it; whether that is its end."""
+        try:
+            earlier = left_behind.take(info.job)
+        except WorkflowError as error:
+            self._fail(info, str(error))
+            return True
         if not earlier.watched:
             return False
         ids = ", ".join(sorted(watched.id for watched in earlier.watched))
@@ -207,9 +222,11 @@ class Executor(RemoteExecutor):
         if not active_jobs:
             return
         waiting = [info for info in active_jobs if not _watched(info)]
-        due = self.submission.is_due(len(waiting), len(active_jobs) - len(waiting))
-        if due and not self.cancelled:
-            await asyncio.to_thread(self._submit, waiting)
+        running = len(active_jobs) - len(waiting)
+        room = max(0, self.workflow.executor_settings.max_jobs - running)
+        if self.submission.is_due(min(len(waiting), room), running) and not self.cancelled:
+            await asyncio.to_thread(self._submit, waiting, room)
+        unfinished = len(self.unfinished)
         submitted = [info for info in active_jobs if _watched(info)]
         await self._ask(submitted)
         for info in active_jobs:
@@ -223,6 +240,8 @@ class Executor(RemoteExecutor):
                 self._forget(info)
                 info.external_jobid, info.aux = None, {"jobs": None}
                 yield info
+        if len(waiting) > room and len(self.unfinished) < unfinished:
+            self.awake.set()  # others take the room now, not after a pause
 
     async def _ask(self, submitted: list[SubmittedJobInfo]) -> None:
         """Look for the outcomes of jobs; now and then, ask the scheduler for the others' states."""
@@ -345,10 +364,7 @@ class Executor(RemoteExecutor):
                     f"{len(watched)} jobs go on; start Snakemake again to adopt them"
                 )
             return
-        by_name: dict[str, list[Watched]] = {}
-        for one in watched:
-            by_name.setdefault(one.name, []).append(one)
-        for name, some in by_name.items():
+        for name, some in by_name(watched).items():
             # all of this run's own are to end: an array by its own id
             ids = {one.id if one.adopted else array_of(one.id) for one in some}
             if self._cancel(sorted(ids), name):

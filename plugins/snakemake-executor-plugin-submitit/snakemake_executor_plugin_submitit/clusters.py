@@ -8,11 +8,14 @@ import subprocess
 import time
 import warnings
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
 import psutil
 from submitit.slurm.slurm import SlurmInfoWatcher
+
+from snakemake_executor_plugin_submitit.runs import array_of
 
 # the states of a job that has ended: a newer SLURM may have more for one that has not
 ENDINGS = {
@@ -31,6 +34,7 @@ MAY_GO_ON = ("BOOT_FAIL", "NODE_FAIL", "PREEMPTED")
 # reasons for which a pending job waits until somebody acts
 STUCK = re.compile(r"held|JobHold|JobHeld|Never|BadConstraints|InvalidQOS|InvalidAccount", re.I)
 FIELDS = "JobID,State,Reason,NodeList"
+SECONDS = 120  # to wait for a program of SLURM's
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,9 @@ class Slurm:
 
     def is_known(self) -> bool:
         if not self.where:
-            config = _config()
+            config: dict[str, str] = {}
+            with suppress(OSError, subprocess.TimeoutExpired):
+                config = configuration()
             self.where = config.get("ClusterName", "")
             self.array_size: float = _number(config.get("MaxArraySize"), 1001) - 1
             age = _number(config.get("MinJobAge"), 300)
@@ -151,7 +157,7 @@ class Slurm:
     def cancel(self, ids: Collection[str], name: str) -> None:
         if ids:  # quiet: it is no error that a job has ended
             command = ["scancel", "--quiet", "--name", name, *ids]
-            subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+            subprocess.run(command, capture_output=True, text=True, check=True, timeout=SECONDS)
 
 
 def _ask(command: list[str], names: Collection[str], head: str) -> dict[str, State] | None:
@@ -184,12 +190,16 @@ def _accounts() -> bool:
     return done.returncode == 0 or "disabled" not in done.stderr
 
 
-def _config() -> dict[str, str]:
-    """SLURM's configuration; empty if the controller does not answer."""
-    try:
-        told = _run(["scontrol", "show", "config"]).stdout
-    except (OSError, subprocess.TimeoutExpired):
-        return {}
+def configuration(seconds: float = SECONDS) -> dict[str, str]:
+    """SLURM's configuration; empty if the controller does not answer.
+
+    Args:
+        seconds: to wait for it.
+
+    Raises:
+        OSError, TimeoutExpired: there is no scontrol that can be run, or it takes too long.
+    """
+    told = _run(["scontrol", "show", "config"], seconds).stdout
     return dict(re.findall(r"^(\w+) *= *(.*)$", told, re.M))
 
 
@@ -199,8 +209,8 @@ def _number(text: str | None, default: int) -> int:
     return int(found[0]) if found else default
 
 
-def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+def _run(command: list[str], seconds: float = SECONDS) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds)
 
 
 class Local:
@@ -240,6 +250,23 @@ def why(error: Exception) -> str:
     """The reason why a program of the scheduler failed, in one line."""
     told = error.stderr if isinstance(error, subprocess.CalledProcessError) else ""
     return " ".join((told or str(error)).split())
+
+
+def cancel_others(cluster: Cluster, name: str, known: Collection[str]) -> list[str]:
+    """Cancel the queued and running arrays of a name, but for those whose ids are known.
+
+    Returns:
+        Their ids.
+
+    Raises:
+        OSError, SubprocessError: the scheduler does not answer.
+    """
+    queued = cluster.queue([name])
+    if queued is None:
+        raise OSError(f"it is not known whether {name} is queued")
+    lost = sorted({array_of(id_) for id_, state in queued.items() if state.active} - set(known))
+    cluster.cancel(lost, name)
+    return lost
 
 
 CLUSTERS: dict[str, type[Cluster]] = {"slurm": Slurm, "local": Local}

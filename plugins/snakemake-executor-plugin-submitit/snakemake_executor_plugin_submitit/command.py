@@ -132,7 +132,7 @@ class RunCommand:
 
     def _terminate(self, number: int, frame: FrameType | None) -> None:
         self._end(signal.SIGTERM)
-        os._exit(128 + signal.SIGTERM)
+        os._exit(1)  # not as if SIGTERM had killed it: then start.sh would wait
 
     def _end(self, number: signal.Signals) -> None:
         """Signal the command's processes and wait for the last of them."""

@@ -7,10 +7,10 @@ from logging import Logger
 from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.jobs import JobExecutorInterface
 
-from snakemake_executor_plugin_submitit.clusters import Cluster, Local, why
+from snakemake_executor_plugin_submitit.clusters import Cluster, Local, cancel_others, why
 from snakemake_executor_plugin_submitit.digests import Digests, members
 from snakemake_executor_plugin_submitit.runs import Run
-from snakemake_executor_plugin_submitit.watched import Watched
+from snakemake_executor_plugin_submitit.watched import Watched, by_name
 
 CANCELLED_BY_US = "is cancelled: it runs with other parameters, code, software or inputs"
 
@@ -46,6 +46,9 @@ class LeftBehind:
         cluster: of this run.
         kind: of the cluster: slurm or local.
         logger: for what is waited for and cancelled.
+
+    Raises:
+        OSError, SubprocessError: the scheduler does not answer.
     """
 
     def __init__(
@@ -63,6 +66,10 @@ class LeftBehind:
     def _read(self, run: Run) -> None:
         """Find the jobs of a run that are alive, and forget the others."""
         cluster = self.clusters.get((run.cluster, run.where))
+        for name in run.names:
+            # its Snakemake died before it could write down what they make
+            if cluster and (lost := cancel_others(cluster, name, run.unfinished.keys())):
+                self.logger.info(f"{', '.join(lost)}, of a Snakemake that is gone, is cancelled")
         ids = {id_ for jobs in run.unfinished.values() for id_ in jobs}
         states = cluster.states(ids, run.names, run.started) if cluster and ids else {}
         for record in list(run.records().values()):
@@ -84,6 +91,8 @@ class LeftBehind:
         Raises:
             WorkflowError: another cluster may be making an output.
         """
+        if not self.earlier:
+            return ClusterJobs([], complete=False)
         outputs = [str(output) for member in members(job) for output in member.output]
         matches = {o: self.earlier[o] for o in outputs if o in self.earlier}
         for output, one in matches.items():
@@ -106,13 +115,13 @@ class LeftBehind:
 
     def cancel_stale(self) -> None:
         """Cancel the stale jobs that were taken, all of a name by one call."""
-        by_name: dict[str, list[Earlier]] = {}
-        for one in self.stale:
-            by_name.setdefault(one.watched.name, []).append(one)
+        clusters = {
+            one.watched.name: self.clusters[one.run.cluster, one.run.where] for one in self.stale
+        }
+        stale = by_name(one.watched for one in self.stale)
         self.stale = []
-        for name, some in by_name.items():
-            cluster = self.clusters[some[0].run.cluster, some[0].run.where]
-            ids = [one.watched.id for one in some]
+        for name, some in stale.items():
+            cluster, ids = clusters[name], [one.id for one in some]
             try:
                 cluster.cancel(ids, name)
             except (OSError, subprocess.SubprocessError) as error:  # then their end is waited for

@@ -97,6 +97,9 @@ class Run:
         """Delete the folder if it holds nothing more: no job that may be alive, no log."""
         if [path.name for path in self.folder.iterdir()] == [RUN]:
             shutil.rmtree(self.folder)
+        elif self.names and not self.unfinished:
+            self.names = []  # nothing by them is left to be looked for
+            self._write()
 
     def records(self) -> dict[str, Record]:
         """The records by the ids of their arrays, the latest last."""

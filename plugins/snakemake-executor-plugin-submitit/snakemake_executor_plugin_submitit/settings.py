@@ -13,6 +13,13 @@ class ExecutorSettings(ExecutorSettingsBase):
         default="slurm",
         metadata={"help": "slurm, or local (processes on this machine)."},
     )
+    max_jobs: int = field(
+        default=1000,
+        metadata={
+            "help": "Maximum number of queued and running jobs. --jobs limits them, too, but then "
+            "Snakemake weighs all that wait again whenever one ends."
+        },
+    )
     array_size: int = field(
         default=1000,
         metadata={"help": "Maximum number of jobs in one array; SLURM's own limit is respected."},

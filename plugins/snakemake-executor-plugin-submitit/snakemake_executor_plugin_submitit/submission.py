@@ -12,9 +12,10 @@ from typing import Any
 from submitit import AutoExecutor
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-from snakemake_executor_plugin_submitit.clusters import Cluster, why
+from snakemake_executor_plugin_submitit.clusters import Cluster, cancel_others, why
 from snakemake_executor_plugin_submitit.command import RunCommand
 from snakemake_executor_plugin_submitit.runs import Record, Run, array_of
+from snakemake_executor_plugin_submitit.sbatch import Sbatch
 
 BATCH_SECONDS = 60  # a job waits for others to share its array, at most
 SHARE = 20  # of the jobs on the cluster: as many are ready before the next array
@@ -50,6 +51,7 @@ class Submission:
         array_size: maximum number of jobs in an array, if SLURM's is not smaller.
         parallelism: maximum number of jobs of an array that run at once.
         signal_seconds: before its time limit, when a job is told to save its state.
+        requeues: maximum number of requeues of a job.
         excluded: nodes that were lost.
     """
 
@@ -58,6 +60,7 @@ class Submission:
     array_size: int
     parallelism: int
     signal_seconds: int
+    requeues: int
     excluded: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -79,15 +82,19 @@ class Submission:
         Raises:
             OSError, RuntimeError: there is no such cluster here.
         """
-        # RunCommand counts requeues, after time limits and preemptions alike: submitit need not
-        kind = self.run.cluster
-        return AutoExecutor(self.run.folder, cluster=kind, **{f"{kind}_max_num_timeout": 10**6})
+        # RunCommand counts requeues
+        submitter = AutoExecutor(
+            self.run.folder, cluster=self.run.cluster, local_max_num_timeout=10**6
+        )
+        if self.run.cluster == "slurm":
+            submitter._executor = Sbatch(self.run.folder, self.requeues)
+        return submitter
 
     def is_due(self, waiting: int, running: int) -> bool:
         """Whether to submit: jobs that are ready soon after each other share an array.
 
         Args:
-            waiting: number of jobs that are ready.
+            waiting: number of jobs that are ready, and that the cluster may have.
             running: number of jobs on the cluster.
         """
         now = time.monotonic()
@@ -160,15 +167,10 @@ class Submission:
         """Cancel what an sbatch has submitted whose answer never came: nobody waits for it."""
         if name not in self.unsure:
             return
-        queued = self.cluster.queue([name])
-        if queued is None:
-            raise self._later(f"it is not known whether {name} was submitted")
-        known = self.run.unfinished
-        lost = {array_of(id_) for id_, state in queued.items() if state.active} - known.keys()
         try:
-            self.cluster.cancel(sorted(lost), name)
+            cancel_others(self.cluster, name, self.run.unfinished.keys())
         except (OSError, subprocess.SubprocessError) as error:
-            raise self._later(f"scancel failed: {why(error)}") from None
+            raise self._later(f"what came of the last try: {why(error)}") from None
         self.unsure.discard(name)
 
     def _after(self, error: Exception, name: str, count: int) -> Exception:
@@ -178,7 +180,8 @@ class Submission:
             self.at_most = max(1, count // 2)
             self.not_before = time.monotonic() + (LIMIT_SECONDS if count == 1 else 0)
             return Wait(f"{told}: jobs wait for others to end")
-        if TRANSIENT.search(str(error)) or isinstance(error, OSError):
+        # whoever was submitted by an unknown id is found by name
+        if TRANSIENT.search(str(error)) or isinstance(error, (OSError, FailedSubmissionError)):
             self.unsure.add(name)
             return self._later(told)
         return Refused(told)

@@ -1,6 +1,7 @@
 """A job on the cluster until its end is known, from its outcome or from the scheduler's state."""
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,3 +110,11 @@ class Watched:
             seconds = latency + PREEMPTED_SECONDS * (state.name == "PREEMPTED")
         if self.stale or time.monotonic() - self.missed >= seconds:
             self.ending = str(state or "is no longer known to the scheduler")
+
+
+def by_name(jobs: Iterable[Watched]) -> dict[str, list[Watched]]:
+    """Jobs by their names on the cluster: one call cancels all of a name."""
+    names: dict[str, list[Watched]] = {}
+    for job in jobs:
+        names.setdefault(job.name, []).append(job)
+    return names

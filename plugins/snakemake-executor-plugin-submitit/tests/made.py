@@ -34,12 +34,12 @@ TOY = """
     """
 # SLURM's programs in a folder: sbatch numbers its jobs and keeps what it was given; who asks is
 # told what the files of these names hold
-SBATCH = """cat "$1" >> submitted
+SBATCH = """script=$2; cat "$script" >> submitted
 test ! -e refuse || { cat refuse >&2; test -e accept || exit 1; }
 id=$(($(cat last 2>/dev/null || echo 6) + 1)); echo $id > last
-sed -n 's/^#SBATCH --job-name=//p' "$1" > name; echo "$id" >> ids
+sed -n 's/^#SBATCH --job-name=//p' "$script" > name; echo "$id" >> ids
 test -e refuse && exit 1
-echo Submitted batch job $id"""
+echo $id"""
 SQUEUE = 'echo "$@" >> asked; test ! -e queue || sh queue'
 SCANCEL = 'echo "$@" >> cancelled'
 

@@ -61,7 +61,8 @@ def test_a_scancel_that_fails_leaves_the_records(tmp_path):
     script = made.project.read("submitted")
     assert "#SBATCH --requeue\n" in script
     assert "#SBATCH --wckey=''\n" in script  # submitit's own is none of the site's
-    assert re.search(r"^srun .*--cpus-per-task=3 ", script, re.M)
+    step = r"^srun .*--cpus-per-task=3 sh \S+/start.sh 100 \S+ -u -m submitit.core._submit "
+    assert re.search(step, script, re.M)
 
 
 def test_jobs_are_asked_for_and_cancelled_by_names_of_this_run_alone(made):
@@ -89,6 +90,17 @@ def test_jobs_of_another_cluster_are_neither_read_nor_cancelled_nor_doubled(made
     assert made.project.read("cancelled") == ""
 
 
+def test_jobs_whose_snakemake_died_before_it_wrote_them_down_are_cancelled(made):
+    made.leave_behind()
+    (record,) = made.project.folder.glob(".snakemake/submitit/*/7.json")
+    record.unlink()
+    process = made.project.start()
+    made.project.wait_for("7, of a Snakemake that is gone, is cancelled", "log.txt")
+    made.wait(lambda: made.project.read("ids") == "7\n8\n", "the jobs again")
+    assert made.project.read("cancelled").split()[3:] == ["7"]
+    interrupt(process)
+
+
 def test_an_outcome_of_an_earlier_run_by_the_same_number_is_not_believed(made):
     """A new cluster begins with job 1 again."""
     made.leave_behind()
@@ -102,6 +114,24 @@ def test_an_outcome_of_an_earlier_run_by_the_same_number_is_not_believed(made):
     made.write("queue", RUNNING)
     made.project.wait_for("toy-", "asked")
     assert "failed" not in made.project.log
+    interrupt(process)
+
+
+def test_what_a_site_prints_around_an_id_is_not_taken_for_it(made):
+    """And while it prints no id, jobs are found by name, cancelled, and submitted again."""
+    site = """test ! -e silent || { cat "$2" >> /dev/null; echo 6 >> ids; echo 6 > last
+sed -n 's/^#SBATCH --job-name=//p' "$2" > name; echo 'Thank you.'; exit 0; }
+echo 'Your last job 3 has used 4 hours.'
+"""
+    programs(made.project.folder / "bin", sbatch=f"{site}{SBATCH};far; echo Bye")
+    made.write("silent", "")
+    made.write("queue", RUNNING)
+    process = made.project.start()
+    made.project.wait_for("sbatch has told no id: Thank you.; again in 5 s", "log.txt")
+    (made.project.folder / "silent").unlink()
+    made.wait(made.project.submitted, "a record")
+    assert made.project.read("cancelled").split()[3:] == ["6"]
+    assert set(made.project.submitted().values()) == {"7_0", "7_1", "7_2"}
     interrupt(process)
 
 
@@ -129,7 +159,7 @@ def test_an_sbatch_without_an_answer_is_tried_again_and_doubles_nothing(made, ar
 
 def test_at_a_limit_arrays_are_halved_and_wait(made):
     """A limit of one job: the three are submitted one by one, as others end."""
-    limited = """n=$(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\).*/\\1/p' "$1")
+    limited = """n=$(sed -n 's/^#SBATCH --array=0-\\([0-9]*\\).*/\\1/p' "$2")
 test ! "$n" || { echo 'sbatch: error: QOSMaxSubmitJobPerUserLimit' >&2; exit 1; }
 """
     programs(made.project.folder / "bin", sbatch=limited + SBATCH)
@@ -141,6 +171,35 @@ test ! "$n" || { echo 'sbatch: error: QOSMaxSubmitJobPerUserLimit' >&2; exit 1; 
     assert made.project.run() == 0, made.project.log
     assert made.project.read("ids") == "7\n8\n9\n"
     assert "QOSMaxSubmitJobPerUserLimit: jobs wait for others to end" in made.project.log
+
+
+def test_no_more_are_queued_than_asked_for_and_the_highest_priority_comes_first(made):
+    made.project.write(
+        """
+        rule all:
+            input: expand("out/{i}", i=range(4))
+
+        rule low:
+            output: "out/{i,[01]}"
+            shell: "touch {output}"
+
+        rule high:
+            output: "out/{i,[23]}"
+            priority: 1
+            shell: "touch {output}"
+        """
+    )
+    (made.project.folder / "out").mkdir()
+    process = made.project.start("--jobs", "unlimited", "--submitit-max-jobs", "2")
+    made.wait(made.project.submitted, "a record")
+    assert set(made.project.submitted()) == {"out/2", "out/3"}
+    ended = (
+        'touch out/0 out/1 out/2 out/3; for i in 0 1; do echo "$(cat last)_$i|COMPLETED||n1"; done'
+    )
+    made.write("queue", ended)
+    assert process.wait(timeout=60) == 0
+    assert made.project.read("ids") == "7\n8\n"
+    assert re.findall("--job-name=(low|high)", made.project.read("submitted")) == ["high", "low"]
 
 
 def test_exit_code_0_is_success_although_the_network_hides_the_outcome(made):
