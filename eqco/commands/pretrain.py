@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from eqco.commands.tensorboard import Report
 from eqco.data.packed import dataset_hash, read_manifest, verify
 from eqco.errors import Diverged, InputError
 from eqco.runtime.device import has_bfloat16_units
@@ -44,6 +45,7 @@ def pretrain_cell(
     *,
     device: torch.device,
     checkpoint_seconds: float,
+    report: Report = lambda entry: None,
 ) -> None:
     """Train a cell, or reuse the files that an earlier process has finished, and publish them.
 
@@ -57,6 +59,7 @@ def pretrain_cell(
         state: the cell's folder for the lock, the progress, the checkpoints and the finished files.
         device: where to train.
         checkpoint_seconds: minimum seconds between two checkpoints.
+        report: called after each epoch with its entry of the history, on rank 0.
 
     Raises:
         InputError: if data or checkpoints are not of this configuration, or damaged.
@@ -73,7 +76,8 @@ def pretrain_cell(
         if not from_rank_0(rank() == 0 and is_finished(folder, made_by)):
             progress = state / PROGRESS
             result = _train(
-                study, cell.cell, data, device, progress, checkpoints, checkpoint_seconds, stop
+                *(study, cell.cell, data, device, progress),
+                *(checkpoints, checkpoint_seconds, stop, report),
             )
             if rank() == 0:
                 _save(folder, cell.config, made_by, result)
@@ -92,6 +96,7 @@ def _train(
     checkpoints: Checkpoints,
     checkpoint_seconds: float,
     stop: Stop,
+    report: Report,
 ) -> dict[str, Any]:
     """The result of a training: its tensors, ``history``, ``failed`` and provenance.
 
@@ -106,6 +111,11 @@ def _train(
             "float32",
             flush=True,
         )
+
+    def tell(entry: dict[str, Any]) -> None:
+        _print_epoch(entry, study.pretrain.epochs)
+        report(entry)
+
     failed, tensors, key, online = None, {}, {}, None
     try:
         method, history = pretrain(
@@ -113,7 +123,7 @@ def _train(
             cell,
             data,
             device=device,
-            report=lambda entry: _print_epoch(entry, study.pretrain.epochs),
+            report=tell,
             progress=progress,
             checkpoints=checkpoints,
             seconds_between_checkpoints=checkpoint_seconds,

@@ -80,6 +80,14 @@ def pretrain(
         ),
     ] = 300,
     gpus: Gpus = 1,
+    tensorboard: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="EQCO_TENSORBOARD",
+            help="Folder to write each epoch's numbers to for TensorBoard, a run per cell; needs "
+            "the extra tensorboard",
+        ),
+    ] = None,
 ) -> None:
     """Train the encoder of one cell of the study's grid.
 
@@ -98,6 +106,7 @@ def pretrain(
     if launched(gpus):
         return
     from eqco.commands.pretrain import pretrain_cell
+    from eqco.commands.tensorboard import reporter
     from eqco.runtime.device import claim
 
     pretrain_cell(
@@ -108,6 +117,7 @@ def pretrain(
         state or out / "state",
         device=claim(device, threads, gpus),
         checkpoint_seconds=checkpoint_seconds,
+        report=reporter(tensorboard, cell) if tensorboard else lambda entry: None,
     )
 
 
