@@ -25,6 +25,7 @@ CURVES = {  # columns of a history, and their titles
     "gradient": "gradient ‖∂L/∂q‖, last step",
     "images_per_s": "images/s",
 }
+KNN = {"knn": "kNN accuracy [%]"}  # a curve of a study with `evaluate.every`
 ALL = "all"  # the choice that keeps every value
 FEW = 20  # up to so many epochs, points are drawn too: one epoch alone has no line
 TEXT = {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal", "labelLimit": 300}
@@ -202,23 +203,27 @@ def curve(column: str, epochs: int) -> dict[str, Any]:
     """A number of the training against epochs, one line per seed.
 
     Args:
-        column: of CURVES.
+        column: of CURVES or KNN.
         epochs: of the training.
 
     Returns:
         A chart of the dataset ``history``, which the page inserts: rows with ``epoch``, ``seed``
-        and the columns of CURVES.
+        and the curves' columns.
     """
+    titles = CURVES | KNN
     # with few epochs Vega would label half epochs, rounded to whole numbers
     ticks = {"values": list(range(1, epochs + 1))} if epochs < 5 else {"tickCount": 5}
-    chart = alt.Chart(alt.NamedData("history")).encode(
+    chart = alt.Chart(alt.NamedData("history"))
+    if column in KNN:  # not of every epoch: a line from one to the next, and points
+        chart = chart.transform_filter(f"isValid(datum.{column})")
+    chart = chart.encode(
         x=alt.X("epoch:Q", axis=alt.Axis(format="d", **ticks), scale=alt.Scale(nice=False))
     )
     hover = alt.selection_point(
         name="hover", on="pointerover", clear="pointerout", nearest=True, fields=["epoch"]
     )
     legend = alt.Legend(title=None, orient="bottom", columns=3)
-    line = chart.mark_line(aria=False, point=epochs < FEW).encode(
+    line = chart.mark_line(aria=False, point=epochs < FEW or column in KNN).encode(
         y=alt.Y(f"{column}:Q", title=None, scale=alt.Scale(zero=False)),
         color=alt.Color("seed:N", scale=alt.Scale(range=COLORS), legend=legend),
     )
@@ -230,7 +235,7 @@ def curve(column: str, epochs: int) -> dict[str, Any]:
     )
     return (
         alt.layer(line, values)
-        .properties(width="container", height=180, description=f"{CURVES[column]}, against epochs")
+        .properties(width="container", height=180, description=f"{titles[column]}, against epochs")
         .configure(**LOOK)
         .to_dict()
     )

@@ -64,6 +64,7 @@ def render(grid: Grid, results: Path, source: Path, published: Path) -> str:
     limit = max(FEWEST, EPOCHS // len(summaries))
     methods = list(table["method"].unique())
     epochs = sorted({study.of(one.cell).pretrain.epochs for one in grid.cells.values()})
+    curves = charts.CURVES | (charts.KNN if study.evaluate.every else {})
     return render_template(
         "page.html.jinja",
         study=study,
@@ -80,14 +81,14 @@ def render(grid: Grid, results: Path, source: Path, published: Path) -> str:
         selected=selection.notes(study.select, choices) if study.select else [],
         column=column,
         columns=shown(table),
-        curves=charts.CURVES,
+        curves=curves,
         charts={
             **{f"against-{name}": charts.against_k(charted, name) for name in methods},
-            **{f"curve-{name}": charts.curve(name, epochs[-1]) for name in charts.CURVES},
+            **{f"curve-{name}": charts.curve(name, epochs[-1]) for name in curves},
             **_selection(study, choices),
         },
         compared=_compared(study, accuracies),
-        histories=_histories(accuracies, named, summaries, limit),
+        histories=_histories(accuracies, named, summaries, list(curves), limit),
         thinned=limit if epochs[-1] > limit else None,
         table=rows,
         notes=[*tables.notes(study, summaries), *noise.notes(accuracies)],
@@ -156,7 +157,11 @@ def _commit(makers: list[dict[str, Any]]) -> str | None:
 
 
 def _histories(
-    accuracies: pd.DataFrame, named: list[str], summaries: list[dict[str, Any]], limit: int
+    accuracies: pd.DataFrame,
+    named: list[str],
+    summaries: list[dict[str, Any]],
+    curves: list[str],
+    limit: int,
 ) -> dict[int, list[dict[str, Any]]]:
     """The curves of each configuration's seeds, by its number in the table's order."""
     first = accuracies["protocol"].iloc[0]
@@ -166,17 +171,18 @@ def _histories(
     for i, seed, summary in zip(ids, one_a_cell["seed"], summaries, strict=True):
         epochs = _thinned(summary.get("history", []), limit)
         columns = {
-            name: [_short(epoch[name]) for epoch in epochs] for name in ("epoch", *charts.CURVES)
+            name: [_short(epoch.get(name)) for epoch in epochs] for name in ("epoch", *curves)
         }
         histories.setdefault(i, []).append({"seed": seed, **columns})
     return histories
 
 
 def _thinned(history: list[dict[str, Any]], limit: int) -> list[dict[str, Any]]:
-    """At most ``limit`` epochs, evenly spaced, the first and the last among them."""
+    """``limit`` epochs, evenly spaced, the first and the last among them, and those with a kNN."""
     if len(history) <= limit:
         return history
-    return [history[round(i * (len(history) - 1) / (limit - 1))] for i in range(limit)]
+    chosen = {round(i * (len(history) - 1) / (limit - 1)) for i in range(limit)}
+    return [entry for i, entry in enumerate(history) if i in chosen or "knn" in entry]
 
 
 def _short(value: float | None) -> float | None:

@@ -110,7 +110,12 @@ class Evaluate(Section):
         "protocols: `knn@key`",
         exclude_if=lambda key_encoder: not key_encoder,  # earlier results keep their settings
     )
-
+    every: Count | None = Field(
+        None,
+        description="epochs from one evaluation by `knn` to the next while a cell trains, for a "
+        "curve in its history and on the page; added later, it trains no cell again",
+        exclude_if=lambda every: every is None,  # earlier results keep their settings
+    )
     on: list[Data] = Field(
         [],
         description="further datasets, each like `data`, whose features the frozen encoder makes "

@@ -15,6 +15,7 @@ from eqco.store.checkpoint import Checkpoints, State
 from eqco.store.resume import Resumable, write_progress
 from eqco.study.cell import Cell
 from eqco.study.study import Study
+from eqco.training.curve import knn_accuracy
 from eqco.training.epoch import Epoch
 from eqco.training.step import Training
 
@@ -51,7 +52,8 @@ def pretrain(
         The method with its trained encoders, and the history. An entry of the history holds
         ``epoch``, ``loss`` (mean over its steps, nats), the diagnostics of its last step
         (``diagnostics.measure``, ``diagnostics.Step``), ``bound`` (``diagnostics.bound``), ``lr``
-        and ``effective_rate`` at its end, ``images`` and ``images_per_s``.
+        and ``effective_rate`` at its end, ``images`` and ``images_per_s``; if the study asks for it
+        ``knn`` [%], on rank 0.
 
     Raises:
         InputError: if the batch is larger than the data, or the checkpoint is of another run.
@@ -76,6 +78,9 @@ def pretrain(
         if training.step % training.steps_per_epoch == 0:
             epoch.check_finite(history)
             history.append(epoch.entry())
+            every = study.evaluate.every
+            if every and len(history) % every == 0:
+                history[-1]["knn"] = knn_accuracy(training, study, data)
             if rank() == 0:
                 report(history[-1])
             if told:
