@@ -131,7 +131,7 @@ def test_others_models_load_the_weights_as_the_card_says(
 
 
 @pytest.mark.parametrize(
-    "network", map(case, ["resnet18", "resnet18, split batch norm", "resnet50"])
+    "network", [case("resnet18"), case("resnet18, split batch norm"), case("resnet50")]
 )
 def test_torchvision_misses_only_the_classifier_and_timm_nothing(network, encoder, tmp_path):
     timm = pytest.importorskip("timm", reason="the extra timm is not installed")
