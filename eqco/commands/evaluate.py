@@ -68,8 +68,9 @@ def evaluate_linear(
     channels = len(read_manifest(data)["mean"])
     with joined(device):
         for suffix, saved in evaluation.encoders():
-            features = extract(saved, data, device=device)
+            check_dataset(saved, data)
             backbone = frozen_backbone(saved, channels).to(device)
+            features = features_of(backbone, dataset_of(saved), data, device=device)
             checkpoints = Checkpoints(state / f"linear-{evaluation.identity}{suffix}", {})
             accuracies: dict[str, float] = {}
             for name in ("linear-lbfgs", "linear"):

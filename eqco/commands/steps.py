@@ -22,6 +22,13 @@ from eqco.errors import InputError
 # take seconds, eqco.study.study longer than the help of a command.
 
 Format = Literal["torchvision", "timm", "onnx", "pt2"]
+OneGpu = Annotated[int, typer.Option(min=0, help="GPUs; at most one is used; 0: the CPU")]
+ProbeState = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder for the checkpoints of a probe on augmented views; default: beside OUT"
+    ),
+]
 
 
 def prepare(
@@ -126,12 +133,7 @@ def linear_eval(
     encoder: EncoderFile,
     data: DataFolder,
     out: ResultFile,
-    state: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder for the checkpoints of a probe on augmented views; default: beside OUT"
-        ),
-    ] = None,
+    state: ProbeState = None,
     device: Device = "auto",
     threads: Threads = None,
     gpus: Gpus = 1,
@@ -159,7 +161,7 @@ def knn_eval(
     out: ResultFile,
     device: Device = "auto",
     threads: Threads = None,
-    gpus: Annotated[int, typer.Option(min=0, help="GPUs; at most one is used; 0: the CPU")] = 1,
+    gpus: OneGpu = 1,
 ) -> None:
     """Evaluate a frozen encoder by a weighted k-nearest-neighbour vote."""
     from eqco.commands.evaluate import evaluate_knn
@@ -178,7 +180,7 @@ def finetune_eval(
     ] = None,
     device: Device = "auto",
     threads: Threads = None,
-    gpus: Annotated[int, typer.Option(min=0, help="GPUs; at most one is used; 0: the CPU")] = 1,
+    gpus: OneGpu = 1,
 ) -> None:
     """Train an encoder on with labels, the whole network, and rate it.
 
@@ -196,12 +198,7 @@ def transfer_eval(
     encoder: EncoderFile,
     data: DataFolder,
     out: ResultFile,
-    state: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder for the checkpoints of a probe on augmented views; default: beside OUT"
-        ),
-    ] = None,
+    state: ProbeState = None,
     device: Device = "auto",
     threads: Threads = None,
     gpus: Gpus = 1,
@@ -263,12 +260,7 @@ def evaluate(
     out: Annotated[Path, typer.Option(help="CSV table that gets a row per protocol")] = Path(
         "evaluations.csv"
     ),
-    state: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder for the checkpoints of a probe on augmented views; default: beside OUT"
-        ),
-    ] = None,
+    state: ProbeState = None,
     device: Device = "auto",
     threads: Threads = None,
     gpus: Gpus = 1,

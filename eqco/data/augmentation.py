@@ -56,7 +56,7 @@ class Augmentation:
     def __call__(self, images: Tensor, seed: int) -> Tensor:
         """Views (B, C, H, W), float and normalised, of uint8 images (B, C, H, W) with H = W.
 
-        The views depend on the images and the seed alone.
+        The views depend on the images and the seed alone. Their memory is channels last.
         """
         operations = list(self._draw(images, seed))
         views = torch.empty(images.shape, device=images.device, memory_format=torch.channels_last)

@@ -107,7 +107,7 @@ class Views:
             images = self.images[share()(self.visit(step))].to(self.device, non_blocking=True)
             images = images.repeat(self.views, 1, 1, 1)  # (V n, C, H, W) uint8
         views = self.augment(images, draw_seed(self.seed, "views", step))
-        return list(views.contiguous(memory_format=torch.channels_last).chunk(self.views))
+        return list(views.chunk(self.views))
 
     def __getitem__(self, step: int) -> Tensor:
         """The crops of this rank's n JPEGs of a step, (V n, 3, S, S) uint8.

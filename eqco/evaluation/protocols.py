@@ -73,19 +73,9 @@ def _on_views(
     checkpoints: Checkpoints,
     progress: Path,
 ) -> dict[str, float]:
-    """The accuracies of the linear protocol on new views in each epoch, which can be stopped.
+    """The accuracies of the linear protocol on new views in each epoch; arguments as for ``fit``.
 
-    Args:
-        backbone: frozen, on the device of its features.
-        features: by it.
-        params: the protocol, with ``augment``.
-        dataset: its section of a study, and the folder of the packed dataset.
-        seed: for the layers' weights and the views.
-        checkpoints: to resume from.
-        progress: file for the progress.
-
-    Raises:
-        Interrupted: if a signal has stopped it; its state is saved.
+    It can be stopped, and then raises Interrupted.
     """
     assert params.augment is not None
     spec, data = dataset
