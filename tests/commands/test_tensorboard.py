@@ -24,7 +24,7 @@ def scalars(folder) -> dict[str, list[tuple[int, float]]]:
 
 
 def test_a_training_writes_its_history(digits, tmp_path, monkeypatch):
-    """By the variable too, which a grid's jobs inherit; the encoder is the same without it."""
+    """The variable, which a grid's jobs inherit, asks for it too; the encoder stays the same."""
     encoders = []
     for name, variable in (("with", str(tmp_path / "logs")), ("without", None)):
         if variable:

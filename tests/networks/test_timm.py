@@ -116,7 +116,7 @@ def test_a_study_is_refused_without_timm(tiny_values, changes, message):
 
 @pytest.mark.parametrize("name", ["timm/test_resnet", "timm/test_efficientnet"])
 def test_split_batch_norm_is_batch_norm_of_every_group(name, monkeypatch):
-    """Of each kind that timm has, with an activation inside and without."""
+    """Both kinds that timm has, with an activation inside and without."""
     made, _ = make_backbone(name, 3, 32)
     monkeypatch.setattr("eqco.networks.batch_norm.ranks", lambda: 1)
     network = {"backbone": name, "batch_norm_groups": 2, "projector": [8]}

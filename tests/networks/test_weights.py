@@ -37,7 +37,7 @@ def behind(prefix: str, tensors: Names) -> Names:
 
 
 def moco(query: Names, key: Names) -> dict[str, Any]:
-    """As main_moco.py of facebookresearch/moco saves it."""
+    """A checkpoint, as main_moco.py of facebookresearch/moco saves it."""
     names = {
         **behind("module.encoder_q.", query),
         **behind("module.encoder_k.", key),
@@ -49,7 +49,7 @@ def moco(query: Names, key: Names) -> dict[str, Any]:
 
 
 def children(tensors: Names) -> Names:
-    """As nn.Sequential(*network.children()) names them, lightly's tutorials do so."""
+    """The names that nn.Sequential(*network.children()) gives, as in lightly's tutorials."""
     order = [name for name, _ in models.resnet18().named_children()]
     parts = {name: name.split(".", 1) for name in tensors}
     return {f"{order.index(child)}.{own}": tensors[n] for n, (child, own) in parts.items()}

@@ -44,7 +44,7 @@ def test_the_report_is_made(finished):
 
 
 def test_every_file_of_a_study_is_explained(finished):
-    """By its name in docs/files.md, or by the name of its folder."""
+    """docs/files.md has its name, or the name of its folder."""
     page = (ROOT / "docs" / "files.md").read_text()
     folder = finished / "results" / "tiny"
     files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
@@ -85,7 +85,7 @@ def test_file_times_alone_run_nothing(grid):
 
 
 def planned_in_an_image(grid: Path, *arguments: str) -> set[str]:
-    """What Snakemake says of its files with `--sdm apptainer`; it asks no Apptainer for that."""
+    """The states of files by Snakemake with `--sdm apptainer`, which asks no Apptainer for them."""
     (grid / "eqco.sif").touch()
     done = snakemake(grid, "--sdm", "apptainer", "--summary", *arguments)
     assert done.returncode == 0, done.stdout

@@ -17,7 +17,7 @@ WAITS = "touch began; exec sleep 30"  # a Python that still imports
 
 @pytest.fixture
 def environment(tmp_path) -> dict[str, str]:
-    """Of job 7, where scontrol notes what it is asked for."""
+    """Variables of job 7, and a scontrol that notes what it is asked for."""
     bin_ = programs(tmp_path / "bin", scontrol='echo "$@" >> asked')
     return {**os.environ, "PATH": f"{bin_}:{os.environ['PATH']}", "SLURM_JOB_ID": "7"}
 
@@ -52,7 +52,7 @@ def signalled(process: subprocess.Popen, folder: Path, number: int) -> None:
 
 @pytest.mark.parametrize(("starts", "asked"), [("1", "requeue 7\n"), ("2", None)])
 def test_before_a_preemption_a_job_is_requeued(start, tmp_path, environment, starts, asked):
-    """As often as it may be."""
+    """So often as its requeues allow."""
     environment["SLURM_RESTART_COUNT"] = starts
     process = start(WAITS)
     signalled(process, tmp_path, signal.SIGUSR2)
