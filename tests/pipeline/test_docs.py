@@ -68,6 +68,7 @@ INSTEAD = {
         "Snakemake and DVC as forks, which take seconds less; test_workflow: they are the same",
     ),
     r"^make (test|lint|bench)\b": (r"make -n \1", "minutes, and this is one of the tests"),
+    r"^make (docs)\b": (r"make -n \1", "half a minute; test_site makes the site"),
     r"^make (slurm-\w+)": (r"make -n \1", "tests of SLURM start and stop one"),
     r"--profile slurm (?=--configfile)": (
         "--profile slurm --submitit-cluster local --jobs 2 ",

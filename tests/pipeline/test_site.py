@@ -67,6 +67,13 @@ def test_the_navigation_leads_to_every_page(browser, site):
     assert set(listed) <= {text.strip() for text in links}
 
 
+@pytest.mark.slow
+def test_make_docs_has_the_api_of_every_package(tmp_path):
+    website.build(tmp_path / "site")
+    for module in website.API:
+        assert (tmp_path / "site" / "api" / f"{module}.html").exists()
+
+
 def test_every_page_is_on_the_site(site):
     for page in PAGES:
         relative = page.relative_to(ROOT)

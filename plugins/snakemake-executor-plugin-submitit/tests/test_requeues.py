@@ -74,7 +74,14 @@ def disturbed(slurm, projects) -> Disturbed:
     slurm("scontrol", "update", "nodename=n1,n2", "state=down", "reason=test")
     project.wait_for("Error in rule lost", "log.txt")
     slurm.resume()  # it may have begun by itself: then the nodes are not idle
-    wait_for_start(4)
+
+    def goes_on() -> bool:
+        # a node that still ends the job's former process refuses it, and SLURM holds it
+        if "launch failed" in slurm("squeue", "-h", "-o", "%r", "-j", ids["saves"]):
+            slurm("scontrol", "release", ids["saves"])
+        return len(starts()) >= 4
+
+    project.wait_until(goes_on, "start 4")
     (project.folder / "go").touch()
     assert process.wait(timeout=180) == 1
     assert set(project.jobs()) == set(ids.values())
