@@ -10,13 +10,14 @@ the prediction, and the ratio of the angles with 0.3 times the loss and with the
 from pathlib import Path
 from typing import Any
 
+import altair as alt
 import numpy as np
+import pandas as pd
 import torch
 import yaml
 
 from benchmarks._measure import DEMO, ROOT, arguments, packed, report
 from eqco.report import figures
-from eqco.report.lines import COLORS
 from eqco.study.grid import Grid
 from eqco.study.load import parse_study
 from eqco.training.loop import pretrain
@@ -72,20 +73,34 @@ def main() -> None:
 def draw(found: dict[str, list[np.ndarray]], stem: Path) -> None:
     """Draw each loss's angles (seeds, EPOCHS), median and range, and what is predicted."""
     epochs = range(1, EPOCHS)  # the last ends at a rate of 0
-    with figures.drawing(1, len(found), (8, 3.2)) as (figure, axes):
-        for axis, (setting, several) in zip(axes[0], found.items(), strict=True):
-            lr, decay = SETTINGS[setting]
-            for color, name, each in zip(COLORS, LOSSES, several, strict=False):
-                seen = each[:, :-1]
-                axis.plot(epochs, np.median(seen, axis=0), color=color, label=name)
-                axis.fill_between(epochs, seen.min(0), seen.max(0), color=color, alpha=0.2)
-            axis.plot(epochs, predicted(lr, decay)[:-1], "k--", label="√(2 lr wd / (1 + μ))")
-            axis.set_title(f"lr {lr}, weight decay {decay}: {setting}", fontsize=9)
-            axis.set_yscale("log")
-            axis.set_xlabel("epoch")
-        axes[0, 0].set_ylabel("turn of the weights per step [rad]")
-        figures.finish(figure, axes, "The size of the loss counts only before the equilibrium")
-        figures.save(figure, stem)
+    panels = []
+    for setting, several in found.items():
+        lr, decay = SETTINGS[setting]
+        rows = [
+            {"epoch": epoch, "line": name, "y": y, "low": low, "high": high}
+            for name, each in zip(LOSSES, several, strict=True)
+            for epoch, y, low, high in zip(
+                epochs, np.median(each, axis=0), each.min(0), each.max(0), strict=False
+            )
+        ]
+        law = "√(2 lr wd / (1 + μ))"
+        dashed = zip(epochs, predicted(lr, decay), strict=False)
+        rows += [{"epoch": epoch, "line": law, "y": y} for epoch, y in dashed]
+        chart = alt.Chart(figures.values(pd.DataFrame(rows))).encode(
+            x=alt.X("epoch:Q", scale=alt.Scale(nice=False)),
+            color=figures.color("line", [*LOSSES, law]),
+        )
+        title = "turn of the weights per step [rad]"
+        y, low = (
+            alt.Y(f"{name}:Q", title=title, scale=alt.Scale(type="log")) for name in ("y", "low")
+        )
+        range_of_seeds = chart.mark_area(opacity=0.2).encode(y=low, y2="high:Q")
+        dash = alt.condition(f"datum.line === '{law}'", alt.value([6, 3]), alt.value([1, 0]))
+        lines = chart.mark_line().encode(y=y, strokeDash=dash)
+        panel = alt.layer(range_of_seeds, lines)
+        panels.append(panel.properties(title=f"lr {lr}, weight decay {decay}: {setting}"))
+    title = "The size of the loss counts only before the equilibrium"
+    figures.save(figures.grid(panels, title, columns=2), stem)
 
 
 if __name__ == "__main__":

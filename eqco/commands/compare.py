@@ -53,7 +53,7 @@ def write_own(grid: Grid, results: Path) -> str:
     Raises:
         InputError: the study has no comparisons, or one has nothing to compare.
     """
-    from eqco.report import figures, forest  # matplotlib, which one comparison does not need
+    from eqco.report import figures, forest  # altair, which one comparison does not need
 
     study = grid.study
     if not study.comparisons:

@@ -62,5 +62,6 @@ def write_gradients(study: Study, data: Path, out: Path, encoder: Path | None) -
     text = table.to_markdown(index=False, floatfmt=".3f") + "\n"
     write(out / "gradients.md", text)
     title = f"{study.study}, {cell.method}: α = {study.alpha:g}, τ = {cell.temperature:g}"
-    figures.gradients(table, f"{title}; InfoNCE at K = {most} is 1", out / "gradients")
+    chart = figures.gradients(table, f"{title}; InfoNCE at K = {most} is 1")
+    figures.save(chart, out / "gradients")
     return text

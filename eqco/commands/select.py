@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from eqco.errors import InputError
-from eqco.report import selection
+from eqco.report import figures, selection
 from eqco.runtime.files import write
 from eqco.store.selection import choose
 from eqco.study.grid import Grid
@@ -29,7 +29,8 @@ def write_selection(grid: Grid, results: Path) -> str:
     choices = choose(grid, results)
     table = selection.scores(choices)
     write(results / "selection.csv", table.to_csv(index=False, float_format="%.4f"))
-    selection.figure(table, study.select, study.study, results / "selection")
+    drawn = selection.figure(table, study.select, study.study)
+    figures.save(drawn, results / "selection")
     shown = table[table["selected"]].rename(columns={"value": study.select.axis})
     lines = shown.drop(columns="selected").to_markdown(index=False, floatfmt=".2f")
     return "\n\n".join([*selection.notes(study.select, choices), lines]) + "\n"

@@ -18,7 +18,7 @@ from eqco.commands.options import (
 )
 from eqco.errors import InputError
 
-# What takes long to import is imported where it is used: torch, torchvision, pandas and matplotlib
+# What takes long to import is imported where it is used: torch, torchvision, pandas and altair
 # take seconds, eqco.study.study longer than the help of a command.
 
 Format = Literal["torchvision", "timm", "onnx", "pt2"]

@@ -9,7 +9,7 @@ from eqco.commands import options
 from eqco.commands.options import PUBLISHED, DataFolder, PublishedFile, ResultsFolder, StudyFile
 from eqco.errors import InputError
 
-# What takes long to import is imported where it is used: torch, torchvision, pandas and matplotlib
+# What takes long to import is imported where it is used: torch, torchvision, pandas and altair
 # take seconds, eqco.study.study longer than the help of a command.
 
 Correction = Literal["holm", "none"]

@@ -50,7 +50,7 @@ def write_table(grid: Grid, results: Path, published: Path, latex: Path | None =
     if latex:
         write(latex, summary.latex(table))
     write_json(results / "metrics.json", tables.metrics(table))
-    figures.negatives(accuracies, study.study, results / "negatives")
+    figures.save(figures.negatives(accuracies, study.study), results / "negatives")
     statistics = {"statistics": claims.METHOD} if study.comparisons else {}
     write_json(results / "provenance.json", {**gather(study, summaries), **statistics})
     if study.comparisons:

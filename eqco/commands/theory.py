@@ -46,7 +46,7 @@ def write_theory(study: Study, data: Path, out: Path, encoder: Path | None) -> s
     text = table.to_markdown(index=False, floatfmt=".3f") + "\n"
     write(out / "theory.md", text)
     title = f"{study.study}: α = {study.alpha:g}, τ = {study.temperature:g}"
-    figures.theory(table, title, out / "theory")
+    figures.save(figures.theory(table, title), out / "theory")
     return text
 
 

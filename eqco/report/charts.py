@@ -8,15 +8,8 @@ import altair as alt
 import pandas as pd
 
 from eqco.report.columns import settings
-from eqco.report.lines import COLORS, shift_of, ticks_of
+from eqco.report.lines import COLORS, SHAPES, shift_of, ticks_of
 
-# the same as lines.MARKERS, in order
-SHAPES = (
-    *("circle", "square", "triangle-up", "diamond", "triangle-down"),
-    *("triangle-left", "triangle-right", "cross"),
-    "M-1,-.6L-.6,-1L0,-.4L.6,-1L1,-.6L.4,0L1,.6L.6,1L0,.4L-.6,1L-1,.6L-.4,0Z",  # X
-    "M0,-1L.25,-.3H1L.4,.1L.6,.8L0,.4L-.6,.8L-.4,.1L-1,-.3H-.25Z",  # a star
-)
 CURVES = {  # columns of a history, and their titles
     "loss": "loss [nats], mean of the epoch",
     "weight": "weight W, last step",

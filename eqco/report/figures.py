@@ -1,48 +1,30 @@
-"""Accuracy, gradient and bound against the number of negatives, as figures."""
+"""Figures in files, for pages and print: charts that vl-convert draws as SVG and PNG.
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+Its own font is taken, so equal inputs give equal bytes on every machine.
+"""
+
+import json
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
+import altair as alt
 import pandas as pd
+import vl_convert
+from PIL import Image
 
-from eqco.report.lines import COLORS, MARKERS, NAMES, lines_of, on_test, shift_of, ticks_of
+from eqco.report.charts import TEXT
+from eqco.report.lines import COLORS, NAMES, SHAPES, lines_of, on_test, shift_of, ticks_of
 from eqco.runtime.files import write
 
-mpl.use("agg")
-
-from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
-# equal inputs give equal bytes: no random ids here, no date in save
-STYLE: dict[Any, Any] = {
-    "svg.hashsalt": "eqco",
-    "font.size": 9,
-    "axes.grid": True,
-    "grid.alpha": 0.3,
-}
+WIDTH, HEIGHT = 300, 190  # pixels of a panel
+FONT = "Liberation Sans"  # vl-convert's; a browser without it has a font of the same widths
+K = "negatives an anchor, K"
 
 
-def style() -> AbstractContextManager[None]:
-    """The project's style, for what is drawn or saved within."""
-    return mpl.rc_context(STYLE)
-
-
-@contextmanager
-def drawing(rows: int, columns: int, size: tuple[float, float], **sharing: Any) -> Iterator[Any]:
-    """A figure in the project's style, and its axes (rows, columns)."""
-    with style():
-        yield plt.subplots(
-            rows, columns, figsize=size, layout="constrained", squeeze=False, **sharing
-        )
-
-
-def negatives(accuracies: pd.DataFrame, title: str, stem: Path) -> None:
-    """Draw test accuracy against K, one line per margin or loss, to ``stem``.svg and ``stem``.png.
+def negatives(accuracies: pd.DataFrame, title: str) -> alt.TopLevelMixin:
+    """Test accuracy against K, a line per margin or loss.
 
     Points are means over the seeds, bars one sample standard deviation. There is a panel per
     protocol and method. Several α, τ, batches or learning rates of a method are lines of their own.
@@ -50,139 +32,174 @@ def negatives(accuracies: pd.DataFrame, title: str, stem: Path) -> None:
     Args:
         accuracies: as from ``tables.read_study``.
         title: above the figure.
-        stem: path without a suffix.
     """
     rows = on_test(accuracies.assign(line=lines_of(accuracies)))
-    methods, lines = list(rows["method"].unique()), list(rows["line"].unique())
-    protocols = list(rows["protocol"].unique())
-    panels = [(method, protocol) for method in methods for protocol in protocols]
-    shift = shift_of(lines, list(ticks_of(rows)))
-    # a column per protocol, each with its own scale; a row per method
-    height, width = max(len(methods), 1), len(protocols)
-    size = (4 * width, 1.2 + 2.6 * height)
-    with drawing(height, width, size, sharex=True, sharey="col") as (figure, axes):
-        for axis, (method, protocol) in zip(axes.flat, panels, strict=True):
-            panel = rows[(rows["method"] == method) & (rows["protocol"] == protocol)]
-            for i, line in enumerate(lines):
-                # a configuration with a failed seed is a gap, as in the table
-                points = panel[panel["line"] == line].groupby("negatives")["accuracy"]
-                mean = points.mean(skipna=False)
-                axis.errorbar(
-                    mean.index * shift[line],
-                    mean,
-                    yerr=points.std().fillna(0),
-                    label=line,
-                    color=COLORS[i % len(COLORS)],
-                    marker=MARKERS[i % len(MARKERS)],
-                    markersize=4,
-                    capsize=3,
-                )
-            _k_axis(axis, rows)
-            axis.set_title(f"{method}, {protocol}", fontsize=9)
-        for axis in axes[-1]:
-            axis.set_xlabel("negatives an anchor, K")
-        for axis in axes[:, 0]:
-            axis.set_ylabel("test accuracy [%]")
-        finish(figure, axes, title)
-        save(figure, stem)
+    seeds = rows.groupby(["method", "protocol", "line", "negatives"], sort=False)["accuracy"]
+    # a configuration with a failed seed is a gap, as in the table
+    mean, std = seeds.apply(lambda values: values.mean(skipna=False)), seeds.std().fillna(0)
+    points = pd.DataFrame({"y": mean, "low": mean - std, "high": mean + std}).reset_index()
+    panels = []
+    for method, of_method in points.groupby("method", sort=False):
+        for protocol in points["protocol"].unique():
+            # a scale per protocol
+            of_protocol = points[points["protocol"] == protocol]
+            span = [of_protocol["low"].min(), of_protocol["high"].max()]
+            panel = against_k(
+                of_method[of_method["protocol"] == protocol],
+                lines=list(points["line"].unique()),
+                ticks=ticks_of(points),
+                title="test accuracy [%]",
+                span=span,
+            )
+            panels.append(panel.properties(title=f"{method}, {protocol}"))
+    several = points["method"].nunique() > 1  # then a row per method
+    return grid(panels, title, columns=points["protocol"].nunique() if several else 2)
 
 
-def theory(curves: pd.DataFrame, title: str, stem: Path) -> None:
-    """Draw the mean gradient and the bound against K to ``stem``.svg and ``stem``.png.
+def theory(curves: pd.DataFrame, title: str) -> alt.TopLevelMixin:
+    """The mean gradient and the bound against K.
 
     Args:
         curves: rows of ``theory.curves``, with the encoder's name in ``encoder``.
         title: above the figure.
-        stem: path without a suffix.
     """
-    encoders = list(curves["encoder"].unique())
-    panels = {
+    titles = {
         "relative": "gradient ‖E ∂L/∂q‖, largest K = 1",
         "bound": "log(1 + K exp(m/τ)) − L [nats]",
     }
-    size = (8, 1.2 + 2.6 * len(encoders))
-    with drawing(len(encoders), 2, size, sharex=True) as (figure, axes):
-        for row, encoder in zip(axes, encoders, strict=True):
-            for axis, (column, label) in zip(row, panels.items(), strict=True):
-                for i, margin in enumerate(curves["margin"].unique()):
-                    line = curves[(curves["encoder"] == encoder) & (curves["margin"] == margin)]
-                    axis.plot(
-                        line["negatives"],
-                        line[column],
-                        label=NAMES[margin],
-                        color=COLORS[i],
-                        marker=MARKERS[i],
-                        markersize=4,
-                    )
-                _k_axis(axis, curves)
-                axis.set_title(f"{encoder} encoder", fontsize=9)
-                axis.set_ylabel(label)
-        for axis in axes[-1]:
-            axis.set_xlabel("negatives an anchor, K")
-        finish(figure, axes, title)
-        save(figure, stem)
+    named = curves.assign(line=curves["margin"].map(NAMES))
+    panels = [
+        _curves(rows, named, column, label).properties(title=f"{encoder} encoder")
+        for encoder, rows in named.groupby("encoder", sort=False)
+        for column, label in titles.items()
+    ]
+    return grid(panels, title, columns=len(titles))
 
 
-def gradients(table: pd.DataFrame, title: str, stem: Path) -> None:
-    """Draw the parameters' mean gradients against K to ``stem``.svg and ``stem``.png.
+def gradients(table: pd.DataFrame, title: str) -> alt.TopLevelMixin:
+    """The parameters' mean gradients against K.
 
     Args:
         table: rows of ``training.gradients.compare``, with the encoder's name in ``encoder``.
         title: above the figure.
-        stem: path without a suffix.
     """
-    labels = {"cosine": "cosine", "norm": "norm", "signal_to_noise": "signal to noise"}
-    panels = list(table.groupby(["encoder", "sampling"], sort=False))
-    size = (10, 1.4 + 2.4 * len(panels))
-    with drawing(len(panels), 3, size, sharex=True) as (figure, axes):
-        for row, ((encoder, sampling), rows) in zip(axes, panels, strict=True):
-            for axis, (name, label) in zip(row, labels.items(), strict=True):
-                for i, (loss, line) in enumerate(rows.groupby("loss", sort=False)):
-                    axis.plot(
-                        line["negatives"],
-                        line[name],
-                        label=loss,
-                        color=COLORS[i],
-                        marker=MARKERS[i],
-                        markersize=4,
-                    )
-                axis.axhline(1, color="black", linewidth=0.8)
-                _k_axis(axis, table)
-                axis.set_title(f"{encoder} weights, {sampling} draws", fontsize=9)
-                axis.set_ylabel(label)
-        for axis in axes[-1]:
-            axis.set_xlabel("negatives an anchor, K")
-        finish(figure, axes, title)
-        save(figure, stem)
+    titles = {"cosine": "cosine", "norm": "norm", "signal_to_noise": "signal to noise"}
+    named = table.assign(line=table["loss"])
+    one = alt.Chart(values(pd.DataFrame({"one": [1]}))).mark_rule()
+    panels = [
+        alt.layer(
+            one.encode(y=alt.Y("one:Q", title=label)), _curves(rows, named, column, label)
+        ).properties(title=f"{encoder} weights, {sampling} draws")
+        for (encoder, sampling), rows in named.groupby(["encoder", "sampling"], sort=False)
+        for column, label in titles.items()
+    ]
+    return grid(panels, title, columns=len(titles))
 
 
-def _k_axis(axis: Axes, rows: pd.DataFrame) -> None:
-    axis.set_xscale("log", base=2)
-    ticks = ticks_of(rows)
-    axis.set_xticks(list(ticks), list(ticks.values()))
-    axis.minorticks_off()
+def _curves(rows: pd.DataFrame, named: pd.DataFrame, column: str, title: str) -> Any:
+    lines = list(named["line"].unique())
+    return against_k(rows.assign(y=rows[column]), lines=lines, ticks=ticks_of(named), title=title)
 
 
-def finish(figure: Figure, axes: Any, title: str) -> None:
-    """Add the legend of the first panel below, and the title."""
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    fitting = int(13 * figure.get_figwidth() / (6 + max(map(len, labels), default=0)))
-    columns = min(max(fitting, 1), 3)
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=8)
-    figure.suptitle(title)
+def against_k(
+    points: pd.DataFrame,
+    *,
+    lines: Sequence[str],
+    ticks: dict[int, str],
+    title: str | None,
+    span: Sequence[float] | None = None,
+    by: str = "line",
+    names: Sequence[str] | None = None,
+    **more: Any,
+) -> Any:
+    """Lines over the K axis, with bars where there is an interval.
+
+    Args:
+        points: with ``negatives``, ``line`` and ``y``, and ``low`` and ``high`` of an interval. A
+            point without a ``y`` is a gap.
+        lines: all of the figure, in the order in which they lie side by side.
+        ticks: of ``lines.ticks_of``.
+        title: of the vertical axis.
+        span: of the vertical axis, where panels share it.
+        by: the column that gives a line its colour and shape.
+        names: all of that column's values in the figure, in the order of their looks.
+        more: further channels of the lines.
+    """
+    shift = shift_of(list(lines), list(ticks))
+    ks = list(ticks)
+    margin = 1.1 * max(shift.values())
+    placed = points.assign(x=points["negatives"] * points["line"].map(shift))
+    labels = json.dumps({str(k): label for k, label in ticks.items()})
+    x = alt.X(
+        "x:Q",
+        title=K,
+        scale=alt.Scale(type="log", base=2, domain=[ks[0] / margin, ks[-1] * margin], nice=False),
+        axis=alt.Axis(values=ks, labelExpr=f"{labels}[datum.value]", labelOverlap="greedy"),
+    )
+    scale = alt.Scale(domain=list(span), nice=True) if span else alt.Scale(zero=False)
+    y, low = (alt.Y(f"{name}:Q", title=title, scale=scale) for name in ("y", "low"))
+    chart = alt.Chart(values(placed)).encode(x=x, color=color(by, names or lines))
+    layers = [
+        chart.mark_line(strokeWidth=1.5).encode(y=y, **more),
+        chart.mark_point(filled=True, size=30, opacity=1).encode(
+            y=y, shape=shape(by, names or lines)
+        ),
+    ]
+    if "low" in points:
+        layers.insert(0, chart.mark_rule().encode(y=low, y2="high:Q"))
+    return alt.layer(*layers)
 
 
-def save(figure: Figure, stem: Path) -> None:
-    """Write ``stem``.svg and ``stem``.png, and close the figure."""
-    for suffix in ("svg", "png"):
-        write(stem.with_suffix(f".{suffix}"), image(figure, suffix))
-    plt.close(figure)
+def color(field: str, names: Sequence[str]) -> alt.Color:
+    """A colour for each name, the same in all panels, told below the figure."""
+    return alt.Color(f"{field}:N", title=None, scale=_cycle(names, COLORS))
 
 
-def image(figure: Figure, suffix: str) -> bytes:
-    """The figure as ``svg`` or ``png``; equal figures give equal bytes."""
+def shape(field: str, names: Sequence[str]) -> alt.Shape:
+    """A shape for each name, told with its colour."""
+    return alt.Shape(f"{field}:N", title=None, scale=_cycle(names, SHAPES))
+
+
+def _cycle(names: Sequence[str], looks: tuple[str, ...]) -> alt.Scale:
+    return alt.Scale(domain=list(names), range=[looks[i % len(looks)] for i, _ in enumerate(names)])
+
+
+def values(rows: pd.DataFrame) -> alt.InlineData:
+    """Rows as data of a chart; what is no number is a hole."""
+    return alt.InlineData(values=json.loads(rows.to_json(orient="records", double_precision=6)))
+
+
+def grid(panels: Sequence[Any], title: str, columns: int) -> alt.TopLevelMixin:
+    """Panels in rows of ``columns``, one legend below, a title above."""
+    sized = [panel.properties(width=WIDTH, height=HEIGHT) for panel in panels]
+    return look(alt.concat(*sized, columns=columns), title)
+
+
+def look(chart: Any, title: str) -> alt.TopLevelMixin:
+    """The chart in the project's style."""
+    above = alt.TitleParams(title, anchor="middle", fontSize=13)
+    text: dict[str, Any] = {**TEXT, "labelLimit": 0}
+    legend = {**text, "orient": "bottom", "columns": 3, "symbolOpacity": 1}
+    return chart.properties(title=above).configure(
+        font=f"{FONT}, Arial, sans-serif",
+        background="white",
+        axis=alt.AxisConfig(**text, gridOpacity=0.6),
+        legend=alt.LegendConfig(**legend),
+        title=alt.TitleConfig(fontSize=12, fontWeight="normal", frame="group"),
+    )
+
+
+def svg(chart: alt.TopLevelMixin) -> str:
+    """The chart as SVG; equal charts give equal text."""
+    version = alt.SCHEMA_VERSION.rpartition(".")[0]
+    return vl_convert.vegalite_to_svg(chart.to_dict(), vl_version=version)
+
+
+def save(chart: alt.TopLevelMixin, stem: Path) -> None:
+    """Write ``stem``.svg and ``stem``.png."""
+    drawn = svg(chart)
+    write(stem.with_suffix(".svg"), drawn)
     content = BytesIO()
-    metadata = {"svg": {"Date": None}, "png": {"Software": None}}[suffix]
-    with style():
-        figure.savefig(content, format=suffix, dpi=150, metadata=metadata)
-    return content.getvalue()
+    with Image.open(BytesIO(vl_convert.svg_to_png(drawn, scale=2))) as image:
+        image.convert("RGB").save(content, "png", optimize=True)  # a quarter of the bytes
+    write(stem.with_suffix(".png"), content.getvalue())

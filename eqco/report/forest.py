@@ -1,24 +1,30 @@
 """A study's comparisons and claims as figures: differences with intervals, and their bounds."""
 
+import json
 import textwrap
 from collections.abc import Iterable
 from typing import Any
 
+import altair as alt
 import pandas as pd
-from matplotlib.axes import Axes
 
-from eqco.report import figures
 from eqco.report.claims import CONTRADICTED, SUPPORTED, UNDECIDED
 from eqco.report.columns import column
-from eqco.report.lines import COLORS, MARKERS, NAMES, on_test, ticks_of
+from eqco.report.figures import against_k, color, look, shape, values
+from eqco.report.lines import COLORS, NAMES, on_test, ticks_of
 from eqco.study.claims import Comparison
 
-ROW = 0.17  # inches per interval
-LOOKS = {SUPPORTED: (COLORS[1], "o"), CONTRADICTED: (COLORS[0], "X"), UNDECIDED: ("0.45", "s")}
+WIDTH = 480  # pixels of a panel
+STEP = 15  # pixels of an interval, or of a line of text
+BAND = "#e5e5e5"
+LOOKS = {SUPPORTED: (COLORS[1], "circle"), CONTRADICTED: (COLORS[0], "cross")}
+LOOKS |= {UNDECIDED: ("#737373", "square")}
 
 
-def draw(comparisons: Iterable[Comparison], tables: dict[str, pd.DataFrame], title: str) -> Any:
-    """Draw a panel for each comparison; return the figure, to be saved by ``figures.save``.
+def draw(
+    comparisons: Iterable[Comparison], tables: dict[str, pd.DataFrame], title: str
+) -> alt.TopLevelMixin:
+    """A panel for each comparison.
 
     A comparison with another K is a curve against K; any other has a row per configuration. Bars
     are 95 % intervals, the grey band is the equivalence bound. Protocols on the test images alone.
@@ -30,36 +36,19 @@ def draw(comparisons: Iterable[Comparison], tables: dict[str, pd.DataFrame], tit
     """
     tables = {name: on_test(table).reset_index(drop=True) for name, table in tables.items()}
     drawn = [comparison for comparison in comparisons if comparison.name in tables]
-    heights = [
-        2.4 if _is_curve(comparison) else 0.7 + ROW * len(tables[comparison.name])
-        for comparison in drawn
-    ]
     protocols = list(
         dict.fromkeys(p for comparison in drawn for p in tables[comparison.name]["protocol"])
     )
-    looks = {
-        protocol: {"color": COLORS[i % len(COLORS)], "marker": MARKERS[i % len(MARKERS)]}
-        for i, protocol in enumerate(protocols)
-    }
-    size = (7.5, 1 + sum(heights))
-    with figures.drawing(len(drawn), 1, size, height_ratios=heights) as (figure, axes):
-        for axis, comparison in zip(axes[:, 0], drawn, strict=True):
-            table = tables[comparison.name]
-            panel = _curve if _is_curve(comparison) else _rows
-            panel(axis, table, comparison, looks)
-            axis.set_title(_title(comparison), fontsize=9)
-        handles: dict[str, Any] = {}
-        for axis in axes[:, 0]:
-            handles |= dict(zip(*axis.get_legend_handles_labels()[::-1], strict=True))
-        figure.legend(
-            handles.values(), handles.keys(), loc="outside lower center", ncols=3, fontsize=8
-        )
-        figure.suptitle(title)
-        return figure
+    panels = []
+    for comparison in drawn:
+        is_curve = set(comparison.against) == {"negatives"}
+        panel = (_curve if is_curve else _rows)(tables[comparison.name], comparison, protocols)
+        panels.append(panel.properties(width=WIDTH, title=_title(comparison)))
+    return look(alt.vconcat(*panels), title)
 
 
-def draw_claims(table: pd.DataFrame, title: str) -> Any:
-    """Draw a row for each claim: its difference, 95 % interval and verdict; return the figure.
+def draw_claims(table: pd.DataFrame, title: str) -> alt.TopLevelMixin:
+    """A row for each claim: its difference, 95 % interval and verdict.
 
     The grey bar behind a row is the bound within which a difference is of no interest.
 
@@ -67,45 +56,38 @@ def draw_claims(table: pd.DataFrame, title: str) -> Any:
         table: of ``claims.claims``.
         title: above the figure.
     """
-    labels = [textwrap.fill(claim, 52) for claim in table["claim"]]
-    heights = [0.18 + 0.13 * (1 + label.count("\n")) for label in labels]
-    with figures.drawing(1, 1, (7.5, 0.9 + sum(heights))) as (figure, axes):
-        axis: Axes = axes[0, 0]
-        edge, places = 0.0, []
-        for row, height in zip(table.to_dict("records"), heights, strict=True):
-            y, edge = edge + height / 2, edge + height
-            places.append(y)
-            if pd.notna(bound := row["equivalence"]):
-                axis.broken_barh([(-bound, 2 * bound)], (edge - height, height), color="0.9")
-            color, marker = LOOKS[row["verdict"]]
-            look: dict[str, Any] = {"color": color, "marker": marker, "markersize": 5, "capsize": 2}
-            middle = row["difference"]
-            error = [[middle - row["low"]], [row["high"] - middle]]
-            axis.errorbar([middle], [y], xerr=error, linestyle="none", **look)
-            beside: dict[str, Any] = {
-                "xycoords": ("axes fraction", "data"),
-                "va": "center",
-                "fontsize": 8,
-            }
-            axis.annotate(row["verdict"], (1.01, y), color=color, **beside)
-        axis.axvline(0, color="black", linewidth=0.8)
-        axis.set_yticks(places, labels, fontsize=8)
-        axis.set_ylim(edge, 0)
-        axis.set_xlabel("difference, points, with its 95 % interval")
-        figure.suptitle(title)
-        return figure
+    texts = [textwrap.wrap(claim, 56) for claim in table["claim"]]
+    labels = f"{json.dumps(texts)}[datum.value]"
+    bound = pd.to_numeric(table["equivalence"])  # None: without one
+    rows = table.assign(row=range(len(table)), start=-bound, end=bound)
+    chart = alt.Chart(values(rows)).encode(
+        y=alt.Y("row:O", title=None, axis=alt.Axis(labelExpr=labels, grid=False, ticks=False)),
+        color=alt.Color("verdict:N", legend=None, scale=_scale(0)),
+    )
+    title_of_x = "difference, points, with its 95 % interval"
+    x, low, start, at = (
+        alt.X(f"{name}:Q", title=title_of_x) for name in ("difference", "low", "start", "zero")
+    )
+    zero = alt.Chart(values(pd.DataFrame({"zero": [0]}))).mark_rule().encode(x=at)
+    layers = [
+        chart.mark_rect().encode(x=start, x2="end:Q", color=alt.value(BAND)),
+        zero,
+        chart.mark_rule(strokeWidth=1.5).encode(x=low, x2="high:Q"),
+        chart.mark_point(filled=True, size=50, opacity=1).encode(
+            x=x, shape=alt.Shape("verdict:N", legend=None, scale=_scale(1))
+        ),
+        chart.mark_text(align="left", dx=8, fontSize=12).encode(
+            x=alt.value(WIDTH * 0.75), text="verdict:N"
+        ),
+    ]
+    lines = max(map(len, texts), default=1)
+    size = {"width": WIDTH * 0.75, "height": alt.Step(STEP * lines + 6)}
+    return look(alt.layer(*layers).properties(**size), title)
 
 
-def svg(comparisons: Iterable[Comparison], tables: dict[str, pd.DataFrame], title: str) -> bytes:
-    """The figure as SVG, for a page. Arguments as for ``draw``."""
-    figure = draw(comparisons, tables, title)
-    image = figures.image(figure, "svg")
-    figures.plt.close(figure)
-    return image
-
-
-def _is_curve(comparison: Comparison) -> bool:
-    return set(comparison.against) == {"negatives"}
+def _scale(which: int) -> alt.Scale:
+    """The colours, or the shapes, of the verdicts."""
+    return alt.Scale(domain=list(LOOKS), range=[verdict[which] for verdict in LOOKS.values()])
 
 
 def _title(comparison: Comparison) -> str:
@@ -120,68 +102,58 @@ def _varying(table: pd.DataFrame, but: tuple[str, ...]) -> list[str]:
     return [name for name in axes if name not in but and table[name].nunique() > 1]
 
 
-def _rows(
-    axis: Axes, table: pd.DataFrame, comparison: Comparison, looks: dict[str, dict[str, Any]]
-) -> None:
+def _rows(table: pd.DataFrame, comparison: Comparison, protocols: list[str]) -> Any:
     """A row per configuration and protocol; the configurations from top to bottom."""
     names = _varying(table, ("protocol",)) or list(comparison.against)
     names = [name for name in names if name in table]
     labels = [
-        ", ".join(f"{column(name).symbol} {row[name]}" for name in names)
+        ", ".join(f"{column(name).symbol} {row[name]}" for name in names if row[name] != "")
         for row in table.to_dict("records")
     ]
-    order = {label: i for i, label in enumerate(dict.fromkeys(labels))}
-    protocols = list(table["protocol"].unique())
-    apart = 0.7 / len(protocols)
-    for i, protocol in enumerate(protocols):
-        rows = table[table["protocol"] == protocol]
-        y = [order[labels[j]] + (i - (len(protocols) - 1) / 2) * apart for j in rows.index]
-        error = [rows["difference"] - rows["low"], rows["high"] - rows["difference"]]
-        color = looks[protocol]["color"]
-        axis.errorbar(rows["difference"], y, xerr=error, fmt="none", capsize=2, ecolor=color)
-        axis.plot(
-            rows["difference"], y, linestyle="none", markersize=4, label=protocol, **looks[protocol]
-        )
-    axis.axvline(0, color="black", linewidth=0.8)
-    if comparison.equivalence:
-        axis.axvspan(-comparison.equivalence, comparison.equivalence, color="0.9", zorder=0)
-    axis.set_yticks(list(order.values()), list(order), fontsize=8)
-    axis.set_ylim(len(order) - 0.5, -0.5)
+    chart = alt.Chart(values(table.assign(label=labels))).encode(
+        y=alt.Y("label:N", title=None, sort=None, axis=alt.Axis(ticks=False)),
+        yOffset=alt.YOffset("protocol:N", sort=list(table["protocol"].unique())),
+        color=color("protocol", protocols),
+    )
+    x = alt.X("difference:Q", title=None)
+    layers = [
+        chart.mark_rule(strokeWidth=1.5).encode(x=alt.X("low:Q", title=None), x2="high:Q"),
+        chart.mark_point(filled=True, size=40, opacity=1).encode(
+            x=x, shape=shape("protocol", protocols)
+        ),
+    ]
+    height = max(STEP * len(table), 2 * STEP)
+    return alt.layer(*_bounds(comparison, "x"), *layers).properties(height=height)
 
 
-def _curve(
-    axis: Axes, table: pd.DataFrame, comparison: Comparison, looks: dict[str, dict[str, Any]]
-) -> None:
+def _curve(table: pd.DataFrame, comparison: Comparison, protocols: list[str]) -> Any:
     """The difference against K, a line per configuration and protocol."""
     names = _varying(table, ("negatives", "protocol", "alpha"))
-    groups = table.groupby([*names, "protocol"], sort=False)
-    styles = ["-", "--", ":", "-."]
-    seen: dict[Any, str] = {}
-    for i, (key, rows) in enumerate(groups):
-        *values, protocol = map(str, key)
-        style = seen.setdefault(tuple(values), styles[len(seen) % len(styles)])
-        label = ", ".join([*(NAMES.get(value, value) for value in values), protocol])
-        ordered = rows.sort_values("negatives")
-        error = [
-            ordered["difference"] - ordered["low"],
-            ordered["high"] - ordered["difference"],
-        ]
-        shift = 1.02 ** (i - (len(groups) - 1) / 2)
-        axis.errorbar(
-            ordered["negatives"] * shift,
-            ordered["difference"],
-            yerr=error,
-            linestyle=style,
-            markersize=4,
-            capsize=2,
-            label=label,
-            **looks[protocol],
-        )
-    axis.axhline(0, color="black", linewidth=0.8)
-    if comparison.equivalence:
-        axis.axhspan(-comparison.equivalence, comparison.equivalence, color="0.9", zorder=0)
-    axis.set_xscale("log", base=2)
-    ticks = ticks_of(table)
-    axis.set_xticks(list(ticks), list(ticks.values()))
-    axis.minorticks_off()
-    axis.set_xlabel("negatives an anchor, K")
+    arms = [
+        ", ".join(NAMES.get(str(row[name]), str(row[name])) for name in names)
+        for row in table.to_dict("records")
+    ]
+    points = table.assign(y=table["difference"], arm=arms)
+    points["line"] = points["arm"] + points["protocol"]
+    more: dict[str, Any] = {"strokeDash": alt.StrokeDash("arm:N", title=None)} if names else {}
+    lines = against_k(
+        points,
+        lines=list(points["line"].unique()),
+        ticks=ticks_of(table),
+        title=None,
+        by="protocol",
+        names=protocols,
+        **more,
+    )
+    return alt.layer(*_bounds(comparison, "y"), lines).properties(height=170)
+
+
+def _bounds(comparison: Comparison, axis: str) -> list[alt.Chart]:
+    """The band of differences of no interest, if there is one, and the line at 0."""
+    bound = comparison.equivalence
+    chart = alt.Chart(values(pd.DataFrame([{"zero": 0, "low": -(bound or 0), "high": bound}])))
+    channel = {"x": alt.X, "y": alt.Y}[axis]
+    zero = chart.mark_rule().encode(channel("zero:Q", title=None))
+    low = channel("low:Q", title=None)
+    band = chart.mark_rect(color=BAND).encode(low, **{f"{axis}2": "high:Q"})
+    return [band, zero] if bound else [zero]

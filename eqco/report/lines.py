@@ -1,4 +1,4 @@
-"""The lines of a study's figures and charts: their names, colours, markers and places."""
+"""The lines of a study's figures and charts: their names, colours, shapes and places."""
 
 from itertools import pairwise
 
@@ -13,7 +13,12 @@ COLORS = (
     *("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"),
     *("#999999", "#f0e442"),
 )
-MARKERS = "os^Dv<>PX*"  # one more than colours, so that ten lines and more differ
+SHAPES = (  # one more than colours, so that ten lines and more differ
+    *("circle", "square", "triangle-up", "diamond", "triangle-down"),
+    *("triangle-left", "triangle-right", "cross"),
+    "M-1,-.6L-.6,-1L0,-.4L.6,-1L1,-.6L.4,0L1,.6L.6,1L0,.4L-.6,1L-1,.6L-.4,0Z",  # X
+    "M0,-1L.25,-.3H1L.4,.1L.6,.8L0,.4L-.6,.8L-.4,.1L-1,-.3H-.25Z",  # a star
+)
 
 
 def on_test(rows: pd.DataFrame) -> pd.DataFrame:

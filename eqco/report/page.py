@@ -14,7 +14,7 @@ import vl_convert
 import yaml
 
 from eqco.errors import InputError
-from eqco.report import charts, claims, forest, noise, selection, tables
+from eqco.report import charts, claims, figures, forest, noise, selection, tables
 from eqco.report.columns import column, configuration, shown
 from eqco.report.lines import lines_of, on_test
 from eqco.report.templates import render as render_template
@@ -145,7 +145,8 @@ def _compared(study: Study, accuracies: pd.DataFrame) -> dict[str, Any] | None:
         decided = claims.claims(study, accuracies) if study.claims else pd.DataFrame()
     except InputError as error:
         return {"missing": str(error)}
-    image = b64encode(forest.svg(study.comparisons, found, study.study)).decode()
+    figure = figures.svg(forest.draw(study.comparisons, found, study.study))
+    image = b64encode(figure.encode()).decode()
     return {"claims": claims.shown(decided).to_dict("records"), "figure": image, "missing": ""}
 
 

@@ -1,7 +1,6 @@
 """The selection of a study for a reader: table, notes, figure and chart of accuracy by value."""
 
 import math
-from pathlib import Path
 from typing import Any
 
 import altair as alt
@@ -10,7 +9,6 @@ import pandas as pd
 
 from eqco.report import charts, figures
 from eqco.report.columns import column
-from eqco.report.lines import COLORS, MARKERS
 from eqco.store.selection import Choice
 from eqco.study.selection import Select
 
@@ -61,66 +59,50 @@ def notes(select: Select, choices: list[Choice]) -> list[str]:
     return lines
 
 
-def figure(table: pd.DataFrame, select: Select, title: str, stem: Path) -> None:
-    """Draw validation accuracy against the selected axis to ``stem``.svg and ``stem``.png.
+def figure(table: pd.DataFrame, select: Select, title: str) -> alt.TopLevelMixin:
+    """Validation accuracy against the selected axis, for a file.
 
     Args:
         table: of ``scores``.
         select: of the study.
         title: above the figure.
-        stem: path without a suffix.
     """
-    lines = _lines(table)
-    with figures.drawing(1, 1, size=(6, 4.2)) as (drawn, axes):
-        axis = axes[0, 0]
-        for i, (line, rows) in enumerate(lines.groupby("line", sort=False)):
-            look: dict[str, Any] = {"color": COLORS[i % len(COLORS)], "linewidth": 1.2}
-            marker = MARKERS[i % len(MARKERS)]
-            axis.errorbar(
-                rows["x"], rows["mean"], rows["std"], capsize=2, label=line, marker=marker, **look
-            )
-            best = rows[rows["selected"]]
-            axis.plot(best["x"], best["mean"], "o", markersize=12, fillstyle="none", **look)
-        ticks = lines.drop_duplicates("x").set_index("x")["value"].sort_index()
-        if _is_log(table):
-            axis.set_xscale("log")
-        axis.set_xticks(list(ticks.index), list(ticks), rotation=45)
-        axis.minorticks_off()
-        axis.set_xlabel(column(select.axis).symbol)
-        axis.set_ylabel(f"{select.protocol} [%]")
-        figures.finish(drawn, axes, f"{title}: selected values are ringed")
-        figures.save(drawn, stem)
+    drawn = _layers(table, select).properties(width=460, height=280)
+    return figures.look(drawn, f"{title}: selected values are ringed")
 
 
 def chart(table: pd.DataFrame, select: Select) -> dict[str, Any]:
     """The figure for a report's page, in Vega-Lite. Arguments as for ``figure``."""
-    lines = _lines(table)
-    with_holes = lines.astype({"mean": object, "std": object}).where(lines.notna(), None)
-    rows: list[Any] = with_holes.to_dict("records")
-    scale = alt.Scale(type="log" if _is_log(table) else "linear", nice=False)
-    x = alt.X("x:Q", scale=scale) if _is_number(table) else alt.X("value:N", sort=None)
-    names = list(lines["line"].unique())
-    colors = [COLORS[i % len(COLORS)] for i in range(len(names))]
-    base = alt.Chart(alt.InlineData(values=rows)).encode(
-        x=x.title(column(select.axis).symbol),
-        y=alt.Y("mean:Q", title=f"{select.protocol} [%]", scale=alt.Scale(zero=False)),
-        color=alt.Color(
-            "line:N",
-            title=None,
-            sort=names,
-            scale=alt.Scale(domain=names, range=colors),
-            legend=alt.Legend(orient="bottom", columns=1, labelLimit=0),
-        ),
-        tooltip=[alt.Tooltip(f"{name}:N") for name in ("line", "value", "mean", "std", "seeds")],
-    )
-    points = base.mark_point(filled=True, size=30)
-    ring = base.mark_point(size=180, strokeWidth=2).transform_filter("datum.selected")
     return (
-        alt.layer(base.mark_line(), points, ring)
+        _layers(table, select)
         .properties(width="container", height=300, description="Validation accuracy by value")
         .configure(**charts.LOOK)
         .to_dict()
     )
+
+
+def _layers(table: pd.DataFrame, select: Select) -> Any:
+    """Lines, bars of a standard deviation, points, and rings around what was selected."""
+    lines = _lines(table)
+    scale = alt.Scale(type="log" if _is_log(table) else "linear", nice=False)
+    ticks = sorted(lines["x"].unique().tolist())
+    axis = alt.Axis(values=ticks, format="~g", labelOverlap=True, labelSeparation=4)
+    is_number = _is_number(table)
+    x = alt.X("x:Q", scale=scale, axis=axis) if is_number else alt.X("value:N", sort=None)
+    names = list(lines["line"].unique())
+    title = f"{select.protocol} [%]"
+    y = alt.Y("mean:Q", title=title, scale=alt.Scale(zero=False))
+    lines["low"], lines["high"] = lines["mean"] - lines["std"], lines["mean"] + lines["std"]
+    base = alt.Chart(figures.values(lines)).encode(
+        x=x.title(column(select.axis).symbol),
+        y=y,
+        color=figures.color("line", names).legend(orient="bottom", columns=1, labelLimit=0),
+        tooltip=[alt.Tooltip(f"{name}:N") for name in ("line", "value", "mean", "std", "seeds")],
+    )
+    bars = base.mark_rule(aria=False).encode(y=alt.Y("low:Q", title=title), y2="high:Q")
+    points = base.mark_point(filled=True, size=30, opacity=1)
+    ring = base.mark_point(size=180, strokeWidth=2).transform_filter("datum.selected")
+    return alt.layer(base.mark_line(), bars, points, ring)
 
 
 def _lines(table: pd.DataFrame) -> pd.DataFrame:

@@ -1,8 +1,10 @@
 """Verdicts on claims against scipy and statsmodels; when a claim was stated; the page of all."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -15,7 +17,7 @@ from statsmodels.stats.weightstats import ttost_paired
 
 from eqco.commands.claims import MARKS, stated, write_claims
 from eqco.errors import InputError
-from eqco.report import claims, forest, tables
+from eqco.report import claims, figures, forest, tables
 from eqco.report.claims import CONTRADICTED, SUPPORTED, UNDECIDED, verdict
 from eqco.store.selection import choose, confirmed
 from eqco.study.grid import Grid
@@ -23,6 +25,7 @@ from eqco.study.load import load_study, parse_study
 
 STUDIES = sorted(ROOT.glob("params/*.yaml"))
 PAGES = [ROOT / "results" / "README.md", ROOT / "docs" / "findings.md"]
+SVG = "{http://www.w3.org/2000/svg}"
 CLAIM = {"claim": "It is.", "source": "a test", "comparison": "eqco", "protocol": "knn"}
 CHANGES = {
     "grid.0.negatives": [1, 4, 16],
@@ -62,15 +65,37 @@ def test_p_is_of_the_test_that_would_support_it_by_holm_in_its_family(study, acc
 
 def test_the_figure_shows_each_claim_with_its_interval_and_verdict(study, accuracies):
     table = claims.claims(study, accuracies)
-    figure = forest.draw_claims(table, "tiny")
-    (axis,) = figure.axes
-    labels = [label.get_text().replace("\n", " ") for label in axis.get_yticklabels()]
-    assert labels == table["claim"].tolist()
-    assert [text.get_text() for text in axis.texts] == table["verdict"].tolist()
-    shown = [bar.lines[0].get_xdata()[0] for bar in axis.containers]
-    assert shown == table["difference"].tolist()
-    ends = [[x for cap in bar.lines[1] for x in cap.get_xdata()] for bar in axis.containers]
-    assert ends == [pytest.approx([row.low, row.high]) for row in table.itertuples()]
+    drawn = ElementTree.fromstring(figures.svg(forest.draw_claims(table, "tiny")))
+    texts = [" ".join(text.itertext()) for text in marks(drawn, "axis-label", "text")]
+    assert texts[-len(table) :] == table["claim"].tolist()
+    verdicts = [text.text for text in marks(drawn, "mark layer_4_marks", "text")]
+    assert verdicts == table["verdict"].tolist()
+    # the pixels of two ticks give the scale
+    ticks = marks(drawn, "axis-label", "text")[: -len(table)]
+    (first, *_, last) = ((float(tick.text.replace("−", "-")), place(tick)) for tick in ticks)
+    pixels = (last[1] - first[1]) / (last[0] - first[0])
+
+    def number(pixel: float) -> float:
+        return first[0] + (pixel - first[1]) / pixels
+
+    points = [number(place(mark)) for mark in marks(drawn, "mark layer_3_marks", "path")]
+    assert points == pytest.approx(table["difference"].tolist(), abs=0.01)
+    for bar, row in zip(
+        marks(drawn, "mark layer_2_marks", "line"), table.itertuples(), strict=True
+    ):
+        ends = number(place(bar)), number(place(bar) + float(bar.get("x2")))
+        assert sorted(ends) == pytest.approx([row.low, row.high], abs=0.01)
+
+
+def marks(drawn: ElementTree.Element, role: str, tag: str) -> list[ElementTree.Element]:
+    """The marks of an SVG's groups of a role, in their order."""
+    groups = (group for group in drawn.iter(f"{SVG}g") if f"role-{role}" in group.get("class", ""))
+    return [mark for group in groups for mark in group.iter(f"{SVG}{tag}")]
+
+
+def place(mark: ElementTree.Element) -> float:
+    """The horizontal pixel of a mark."""
+    return float(re.match(r"translate\((-?[\d.]+)", mark.get("transform"))[1])
 
 
 @pytest.mark.parametrize(
