@@ -30,11 +30,10 @@ from typing import Any
 
 import torch
 from PIL import Image, ImageFilter
-from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
-from benchmarks._measure import arguments, report
+from benchmarks._measure import arguments, draw_jpegs, report
 from eqco.data import packed as data
 from eqco.data import sources
 from eqco.data.jpegs import in_workers
@@ -71,8 +70,8 @@ def main() -> None:
     }
     with tempfile.TemporaryDirectory() as temporary:
         originals, packed, resized = (Path(temporary, name) for name in ("500", "packed", "256"))
-        draw(originals / "train" / "class", (options.steps + 2 * WARM) * batch)
-        draw(originals / "test" / "class", 1)
+        draw_jpegs(originals / "train" / "class", (options.steps + 2 * WARM) * batch)
+        draw_jpegs(originals / "test" / "class", 1)
         spec = study.data.model_copy(update={"path": str(originals)})
         sources.prepare(spec, packed)
         unpack(packed, resized / "train" / "class")
@@ -103,21 +102,6 @@ def main() -> None:
                 for _ in batches:  # until its workers end
                     pass
     report(settings, rates)
-
-
-def draw(out: Path, count: int) -> None:
-    """Write images of noise, stronger in coarse grains, weaker in the colours."""
-    out.mkdir(parents=True)
-    generator, size = torch.Generator().manual_seed(0), (375, 500)
-    for i in range(count):
-        image = torch.full((1, 3, *size), 128.0)
-        for octave in range(8):
-            shape = [1 + (side >> octave) for side in size]
-            gray = torch.randn(1, 1, *shape, generator=generator)
-            grains = gray + 0.3 * torch.randn(1, 3, *shape, generator=generator)
-            image += 8 * 1.3**octave * interpolate(grains, size, mode="bilinear")
-        pixels = image[0].clamp(0, 255).byte().permute(1, 2, 0).numpy()
-        Image.fromarray(pixels).save(out / f"{i:06}.jpg", quality=95)
 
 
 def unpack(packed: Path, out: Path) -> None:
