@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
+from torch.nn.functional import interpolate
 
 from eqco.data.packed import Packed, pack
 from eqco.data.sources import prepare
@@ -64,6 +66,21 @@ def noise(count: int, size: int, channels: int = 3) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         pack({"train": split, "test": split}, "random", Path(folder))
         yield Path(folder)
+
+
+def draw_jpegs(out: Path, count: int) -> None:
+    """Write images of noise, stronger in coarse grains, weaker in the colours."""
+    out.mkdir(parents=True)
+    generator, size = torch.Generator().manual_seed(0), (375, 500)
+    for i in range(count):
+        image = torch.full((1, 3, *size), 128.0)
+        for octave in range(8):
+            shape = [1 + (side >> octave) for side in size]
+            gray = torch.randn(1, 1, *shape, generator=generator)
+            grains = gray + 0.3 * torch.randn(1, 3, *shape, generator=generator)
+            image += 8 * 1.3**octave * interpolate(grains, size, mode="bilinear")
+        pixels = image[0].clamp(0, 255).byte().permute(1, 2, 0).numpy()
+        Image.fromarray(pixels).save(out / f"{i:06}.jpg", quality=95)
 
 
 def wait(device: torch.device) -> None:

@@ -4,7 +4,9 @@ A pair is two views of an image: decoded, cropped to 224 pixels, flipped and nor
 ``--augment moco-v2`` also with jittered colours and blurred. The images are noise with more power
 in coarser grains, as in photographs: 500 x 375 pixels, about as many bytes as ImageNet's. Every
 loader has ``--threads`` worker processes; its files are in the page cache. The loaders run in turn,
-``--n`` times ``--steps`` batches each. Prints one JSON line with the median and the range of:
+``--n`` times ``--steps`` batches each. Prints one JSON line with the median and the range of pairs
+per second, and, ``_cpu_ms``, of the CPU ms of a pair, in all processes from a loader's start to its
+end, of:
 
 - ``eqco``: the packed file, of images with a short side of 256; the workers decode and crop, as
   many threads of the main process do the rest, as there is no GPU;
@@ -16,6 +18,7 @@ loader has ``--threads`` worker processes; its files are in the page cache. The 
 the last three on the original images and, ``_256``, on the files that eqco packed.
 """
 
+import os
 import random
 import sys
 import tempfile
@@ -30,11 +33,10 @@ from typing import Any
 
 import torch
 from PIL import Image, ImageFilter
-from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
-from benchmarks._measure import arguments, report
+from benchmarks._measure import arguments, draw_jpegs, report
 from eqco.data import packed as data
 from eqco.data import sources
 from eqco.data.jpegs import in_workers
@@ -71,8 +73,8 @@ def main() -> None:
     }
     with tempfile.TemporaryDirectory() as temporary:
         originals, packed, resized = (Path(temporary, name) for name in ("500", "packed", "256"))
-        draw(originals / "train" / "class", (options.steps + 2 * WARM) * batch)
-        draw(originals / "test" / "class", 1)
+        draw_jpegs(originals / "train" / "class", (options.steps + 2 * WARM) * batch)
+        draw_jpegs(originals / "test" / "class", 1)
         spec = study.data.model_copy(update={"path": str(originals)})
         sources.prepare(spec, packed)
         unpack(packed, resized / "train" / "class")
@@ -90,34 +92,34 @@ def main() -> None:
             settings[f"kilobytes{suffix}"] = round(kilobytes)
             for name, loader in peers(images, folder / "peers", pair, options).items():
                 loaders[name + suffix] = loader.__iter__
-        rates: dict[str, list[float]] = {name: [] for name in loaders}
+        runs: dict[str, list[float]] = {}
         for _ in range(options.n):
             for name, start_loader in loaders.items():
+                before = cpu_seconds()
                 batches = start_loader()
-                for _ in range(WARM):
-                    next(batches)
+                pairs = sum(pairs_of(next(batches)) for _ in range(WARM))
                 start = time.perf_counter()
                 for _ in range(options.steps):
-                    next(batches)
-                rates[name].append(options.steps * batch / (time.perf_counter() - start))
-                for _ in batches:  # until its workers end
-                    pass
-    report(settings, rates)
+                    pairs += pairs_of(next(batches))
+                rate = options.steps * batch / (time.perf_counter() - start)
+                pairs += sum(map(pairs_of, batches))
+                del batches  # its workers end, and their seconds count
+                runs.setdefault(name, []).append(rate)
+                used = 1000 * (cpu_seconds() - before) / pairs
+                runs.setdefault(f"{name}_cpu_ms", []).append(used)
+    report(settings, runs)
 
 
-def draw(out: Path, count: int) -> None:
-    """Write images of noise, stronger in coarse grains, weaker in the colours."""
-    out.mkdir(parents=True)
-    generator, size = torch.Generator().manual_seed(0), (375, 500)
-    for i in range(count):
-        image = torch.full((1, 3, *size), 128.0)
-        for octave in range(8):
-            shape = [1 + (side >> octave) for side in size]
-            gray = torch.randn(1, 1, *shape, generator=generator)
-            grains = gray + 0.3 * torch.randn(1, 3, *shape, generator=generator)
-            image += 8 * 1.3**octave * interpolate(grains, size, mode="bilinear")
-        pixels = image[0].clamp(0, 255).byte().permute(1, 2, 0).numpy()
-        Image.fromarray(pixels).save(out / f"{i:06}.jpg", quality=95)
+def cpu_seconds() -> float:
+    """CPU seconds of this process and of its children that have ended."""
+    return sum(os.times()[:4])
+
+
+def pairs_of(batch: Any) -> int:
+    """Pairs in a batch: both views' tensors, within other lists or not, or one tensor of both."""
+    if isinstance(batch, torch.Tensor):
+        return len(batch) // 2
+    return len(batch[0]) if isinstance(batch[0], torch.Tensor) else pairs_of(batch[0])
 
 
 def unpack(packed: Path, out: Path) -> None:

@@ -3,11 +3,11 @@
 import os
 import sys
 
-from eqco import forkserver
+from eqco import forkclient
 
 if __name__ == "__main__":
-    address = os.environ.get(forkserver.VARIABLE)
-    code = forkserver.call(sys.argv[1:], address) if address else None
+    address = os.environ.get(forkclient.VARIABLE)
+    code = forkclient.call(sys.argv[1:], address) if address else None
     if code is None:
         from eqco.commands.cli import main
 

@@ -1,10 +1,7 @@
 """A fork server: commands start without the wait for imports.
 
 Importing torch and its optimisers takes about three seconds, as long as a small cell trains.
-``start`` starts a server that has imported them. While EQCO_FORKSERVER names its socket, ``python
--m eqco`` hands its arguments, folder, environment and standard streams to a fork of the server. It
-passes signals on to the fork, and ends with the fork's exit code. If no server answers, the command
-runs without one.
+``start`` starts a server that has imported them; ``forkclient`` hands commands over to its forks.
 
 The server ends with the process that started it. A fork gets SIGTERM when its command or the server
 has ended: nobody waits for it any more, so a training saves its state and stops.
@@ -25,9 +22,7 @@ import threading
 import traceback
 from collections.abc import Callable
 
-from eqco.runtime.signals import SIGNALS
-
-VARIABLE = "EQCO_FORKSERVER"  # holds the address of the server's socket
+from eqco.forkclient import VARIABLE
 
 
 def start() -> None:
@@ -55,31 +50,6 @@ def launch(program: list[str]) -> str:
     )
     listener.close()
     return address
-
-
-def call(arguments: list[str], address: str) -> int | None:
-    """Run a command in a fork of the server at ``address``.
-
-    Returns:
-        The exit code, or None if no server answers.
-    """
-    connection = socket.socket(socket.AF_UNIX)
-    try:
-        connection.connect(address)
-    except OSError:
-        return None
-    request = json.dumps([arguments, os.getcwd(), dict(os.environ)]).encode()
-    socket.send_fds(connection, [len(request).to_bytes(4, "big")], [0, 1, 2])
-    connection.sendall(request)
-    with connection.makefile("rb") as reply:
-        fork = int(reply.readline())
-        for number in SIGNALS:
-            signal.signal(number, lambda number, frame: os.kill(fork, number))
-        code = reply.readline()
-    if not code:
-        print(f"eqco: process {fork} was killed", file=sys.stderr)
-        return 1
-    return int(code)
 
 
 def serve(listener: socket.socket, parent: int, main: Callable[[], None]) -> None:

@@ -17,7 +17,7 @@ from eqco import forkserver
 PROGRAMS = {"snakemake": "snakemake.cli", "dvc": "dvc.cli"}
 CLIENT = f"""#!{sys.executable}
 import sys
-from eqco.forkserver import call
+from eqco.forkclient import call
 sys.exit(call([{{name!r}}, *sys.argv[1:]], {{address!r}}))
 """
 

@@ -24,6 +24,8 @@ from eqco.study.datasets import Data
 from eqco.study.protocols import VALIDATION_SUFFIX
 from eqco.study.recipe import Network
 
+BATCH = 256  # images per pass; on a CPU faster than 1,024 (benchmarks/records.md)
+
 
 @dataclass(frozen=True)
 class Features:
@@ -159,9 +161,9 @@ def features_of(backbone: nn.Module, spec: Data, data: Path, *, device: torch.de
         images = images_of(splits[split], spec)
         batches: Iterable[Tensor]
         if isinstance(images, Tensor):
-            batches = images.split(1024)
+            batches = images.split(1024 if device.type == "cuda" else BATCH)
         else:
-            centres = Centres(images, batch=256)
+            centres = Centres(images, batch=BATCH)
             batches = in_workers(centres, range(len(centres)), device)
         parts = [
             backbone(normalise(batch.to(device).float() / 255, mean, std)) for batch in batches

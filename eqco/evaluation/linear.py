@@ -33,8 +33,8 @@ def linear(features: Features, params: Linear, seed: int) -> dict[str, float]:
     target = F.one_hot(features.train_labels, features.classes).to(train.dtype)  # (M, Y)
     for epoch in range(params.epochs):
         order = torch.randperm(len(train), generator=generator).to(device)
-        batches = (x[order].split(params.batch) for x in (train, target))
-        for x, y in zip(*batches, strict=True):  # (B, F + 1), (B, Y)
+        for rows in order.split(params.batch):  # a batch stays in the cache, an epoch does not
+            x, y = (of.index_select(0, rows) for of in (train, target))  # (B, F + 1), (B, Y)
             probes.step(x, y, epoch)
     return probes.accuracies(features)
 

@@ -3,7 +3,6 @@
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import FrameType
 
 from eqco.errors import Interrupted
@@ -11,11 +10,15 @@ from eqco.errors import Interrupted
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
-@dataclass
 class Stop:
-    """A flag: whether a signal has asked the run to stop, and the signal's number."""
+    """A flag: whether a signal has asked the run to stop.
 
-    asked_by: int | None = None
+    Attributes:
+        asked_by: the signal's number; None if there was none.
+    """
+
+    def __init__(self, asked_by: int | None = None) -> None:
+        self.asked_by = asked_by
 
     def __bool__(self) -> bool:
         return self.asked_by is not None

@@ -12,10 +12,11 @@ from sklearn.neighbors import KNeighborsClassifier
 from eqco.data.packed import dataset_hash, read_manifest
 from eqco.data.validation import in_proportion
 from eqco.errors import InputError
+from eqco.evaluation import features as of_images
 from eqco.evaluation.features import Features, extract, percent, unchanged
 from eqco.evaluation.geometry import geometry
 from eqco.evaluation.knn import knn
-from eqco.evaluation.linear import linear
+from eqco.evaluation.linear import Probes, linear, with_one
 from eqco.evaluation.logistic import linear_lbfgs
 from eqco.networks.encoder import Encoder
 from eqco.runtime.seeds import draw_seed
@@ -141,6 +142,23 @@ def test_linear_is_torchs_sgd_on_a_linear_layer(features):
     assert linear(features, params, seed=3)["linear"] == pytest.approx(expected, abs=0.34)
 
 
+def test_a_batch_is_those_rows_of_the_epochs_order_to_the_byte(features):
+    """An earlier form, by which committed cells were rated, put the whole epoch in order first."""
+    params = Linear(lr=0.5, epochs=30, batch=64, drops=[20])
+    found = linear(features, params, seed=1)
+    remembered = features.correct["linear"]
+    generator = torch.Generator().manual_seed(1)
+    probes = Probes(params, 12, 5, generator, torch.device("cpu"))
+    target = torch.nn.functional.one_hot(features.train_labels, 5).float()
+    for epoch in range(params.epochs):
+        order = torch.randperm(600, generator=generator)
+        batches = (x[order].split(params.batch) for x in (with_one(features.train), target))
+        for x, y in zip(*batches, strict=True):
+            probes.step(x, y, epoch)
+    assert probes.accuracies(features) == found
+    assert torch.equal(features.correct["linear"], remembered)
+
+
 def test_several_rates_are_probed_at_once_each_as_if_alone(features):
     rates = [0.003, 0.01, 0.3]
     found = linear(features, Linear(lrs=rates, epochs=9, drops=[6]), seed=0)
@@ -201,6 +219,17 @@ def test_features_are_the_frozen_backbones(saved, tiny, digits):
     one = load(digits, "test")["images"][7:8].float() / 255
     one = (one - manifest["mean"][0]) / manifest["std"][0]
     torch.testing.assert_close(encoder.backbone.eval()(one)[0], features.test[7])
+
+
+def test_features_are_the_same_bytes_whatever_the_images_per_pass(saved, digits, monkeypatch):
+    """Committed cells were rated on passes of 1,024 images."""
+    cpu = torch.device("cpu")
+    found = extract(saved, digits, device=cpu)
+    for batch in (1024, 100):
+        monkeypatch.setattr(of_images, "BATCH", batch)
+        others = extract(saved, digits, device=cpu)
+        assert torch.equal(others.train, found.train)
+        assert torch.equal(others.test, found.test)
 
 
 def test_a_backbone_that_changes_is_noticed():

@@ -37,6 +37,15 @@ def test_the_same_bytes_with_and_without(server, digits, tmp_path):
         assert (tmp_path / "cold" / name).read_bytes() == (tmp_path / "forked" / name).read_bytes()
 
 
+def test_a_command_that_is_handed_over_imports_little():
+    """Its start is half of what it was; a study's every step pays for it."""
+    code = "import eqco.__main__, sys; print(*{m.partition('.')[0] for m in sys.modules})"
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    imported = set(found.stdout.split())
+    assert {"eqco", "socket"} <= imported
+    assert not imported & {"dataclasses", "inspect", "subprocess", "tempfile", "pydantic", "torch"}
+
+
 def test_errors_and_exit_codes_come_through(server, digits, tmp_path):
     done = subprocess.run(
         [*command(tmp_path, digits), "--expect", "0"], env=server, capture_output=True, text=True
