@@ -65,7 +65,7 @@ bench: $(VENV)/installed-test
 
 # The tables of claims, with their verdicts, in pages.
 claims: $(VENV)/installed
-	$(BIN)/python -m eqco claims results/README.md docs/findings.md
+	$(BIN)/python -m eqco claims README.md results/README.md docs/findings.md
 
 # The pages and the API as a site that needs no network: docs/site/index.html.
 docs: reference $(VENV)/installed-docs

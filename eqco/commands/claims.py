@@ -2,7 +2,6 @@
 
 import os
 import re
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +16,16 @@ from eqco.store.cells import read_json
 from eqco.study.load import load_study
 from eqco.study.study import Study
 
-# of all studies, or of those named: <!-- claims of one, another: written by eqco claims -->
+# of all studies, or of those named, or the first and third claim of one:
+# <!-- claims of one, another 1 3: written by eqco claims -->
+# in short: without what says where a number comes from
 MARKS = re.compile(
-    r"(<!-- claims(?: of (?P<studies>[^:]+))?: written by eqco claims -->\n).*?"
-    r"(<!-- claims end -->)",
+    r"(<!-- claims(?P<short> in short)?(?: of (?P<studies>[^:]+))?: written by eqco claims -->\n)"
+    r".*?(<!-- claims end -->)",
     re.S,
 )
 CELLS = "cells.jsonl"
+SOURCES = ("revision", "stated")
 
 
 def write_claims(params: Path, results: Path, pages: list[Path]) -> None:
@@ -35,23 +37,34 @@ def write_claims(params: Path, results: Path, pages: list[Path]) -> None:
         pages: Markdown files that hold the marks.
 
     Raises:
-        InputError: a page has no marks, or a result is damaged.
+        InputError: a page has no marks, or names a claim that is not there; a result is damaged.
     """
     studies = [(file, load_study(file)) for file in sorted(params.glob("*.yaml"))]
-    rows = list(chain.from_iterable(_claims(file, study, results) for file, study in studies))
+    rows = {study.study: _claims(file, study, results) for file, study in studies}
     for page in pages:
 
         def block(marks: re.Match[str], page: Path = page) -> str:
-            names = marks["studies"]
-            order = names.split(", ") if names else [study.study for _, study in studies]
-            of_page = [row for name in order for row in rows if row["study"] == name]
-            return f"{marks[1]}\n{_table(of_page, results, page)}\n\n{marks[3]}"
+            names = marks["studies"].split(", ") if marks["studies"] else rows
+            of_page = [row for name in names for row in _named(rows, name, page)]
+            if marks["short"]:
+                of_page = [{k: row[k] for k in row if k not in SOURCES} for row in of_page]
+            return f"{marks[1]}\n{_table(of_page, results, page)}\n\n{marks[4]}"
 
         text, count = MARKS.subn(block, page.read_text(encoding="utf-8"))
         if not count:
             lines = "<!-- claims: written by eqco claims --> and <!-- claims end -->"
             raise InputError(f"{page}: has no lines {lines} to write between")
         write(page, text)
+
+
+def _named(rows: dict[str, list[dict[str, Any]]], name: str, page: Path) -> list[dict[str, Any]]:
+    """The rows of a study, or of those of its claims whose numbers, from 1, follow its name."""
+    study, *numbers = name.split()
+    by_number = {str(i): row for i, row in enumerate(rows.get(study, []), 1)}
+    if missing := set(numbers) - by_number.keys():
+        allowed = f"a study and numbers of its claims that have a verdict, 1 to {len(by_number)}"
+        raise InputError(f"{page}: claims of {name}: {missing.pop()}: must be {allowed}")
+    return [by_number[i] for i in numbers or by_number]
 
 
 def _table(rows: list[dict[str, Any]], results: Path, page: Path) -> str:

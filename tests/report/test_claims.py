@@ -24,7 +24,7 @@ from eqco.study.grid import Grid
 from eqco.study.load import load_study, parse_study
 
 STUDIES = sorted(ROOT.glob("params/*.yaml"))
-PAGES = [ROOT / "results" / "README.md", ROOT / "docs" / "findings.md"]
+PAGES = [ROOT / "README.md", ROOT / "results" / "README.md", ROOT / "docs" / "findings.md"]
 SVG = "{http://www.w3.org/2000/svg}"
 CLAIM = {"claim": "It is.", "source": "a test", "comparison": "eqco", "protocol": "knn"}
 CHANGES = {
@@ -211,7 +211,7 @@ def test_when_a_claim_was_stated_is_told_by_git(tmp_path, tiny_values):
     assert stated(file, 1, cells) == "after"  # its comparison is another
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_claims_of_a_page_are_what_the_results_say(page, tmp_path):
     """As `make claims` writes them."""
     found = Path(shutil.copy(page, tmp_path))
@@ -222,7 +222,7 @@ def test_the_claims_of_a_page_are_what_the_results_say(page, tmp_path):
         lines = [line for line in marks[0].splitlines() if line.startswith("|")]
         cells = [[cell.strip() for cell in line.split("|")] for line in lines]
         # a link is from its page; a clone of the last commit alone cannot say what was before
-        last = -2 if "unknown" in marks[0] else None
+        last = -2 if "unknown" in marks[0] else None  # a page in short has no such column
         return [[cell for cell in row[:last] if not cell.startswith("[")] for row in cells[2:]]
 
     assert table(found) == table(page)
@@ -248,6 +248,32 @@ def test_a_block_may_be_of_one_study(tmp_path):
     assert "x" not in lines
     assert len([line for line in lines if line.startswith("| In batches of 32")]) == 1
     assert not [line for line in lines if "fashion-mnist" in line]
+
+
+def test_a_block_may_be_of_some_claims_in_short(tmp_path):
+    page = tmp_path / "page.md"
+    marks = "<!-- claims in short of flatness 7 1, batch-cpu: written by eqco claims -->"
+    page.write_text(f"{marks}\n<!-- claims end -->\n")
+    write_claims(ROOT / "params", ROOT / "results", [page])
+    head, *rows = [line for line in page.read_text().splitlines() if line.startswith("| ")]
+    assert [cell.strip() for cell in head.split("|")][-3:] == ["by", "study", ""]
+    stated_claims = yaml.safe_load((ROOT / "params" / "flatness.yaml").read_text())["claims"]
+    expected = [stated_claims[i]["claim"] for i in (6, 0)] + ["In batches of 32"]
+    assert all(claim in row for claim, row in zip(expected, rows, strict=True))
+
+
+@pytest.mark.parametrize("number", ["0", "99", "one"])
+def test_a_claim_that_is_not_there_is_told(tmp_path, number):
+    page = tmp_path / "page.md"
+    page.write_text(
+        f"<!-- claims of flatness {number}: written by eqco claims -->\n<!-- claims end -->\n"
+    )
+    before = page.read_text()
+    with pytest.raises(
+        InputError, match=f"flatness {number}: {number}: must be a study and numbers"
+    ):
+        write_claims(ROOT / "params", ROOT / "results", [page])
+    assert page.read_text() == before
 
 
 def test_a_page_without_marks_is_told(tmp_path):

@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import weight
 import yaml
 from helpers import ROOT
 
@@ -41,6 +42,12 @@ each_drawing = pytest.mark.parametrize(
     "study",
     [pytest.param(one, marks=[] if one in KINDS else pytest.mark.slow) for one in COMMITTED],
 )
+
+
+def test_the_figure_of_w_is_what_its_command_makes(tmp_path):
+    weight.draw(tmp_path / "weight")
+    for name in ("weight.svg", "weight.png"):
+        assert (tmp_path / name).read_bytes() == (ROOT / "docs" / "figures" / name).read_bytes()
 
 
 def test_there_are_some_and_each_has_a_stage():

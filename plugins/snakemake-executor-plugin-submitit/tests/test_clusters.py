@@ -62,9 +62,12 @@ def test_without_accounting_the_queue_alone_is_asked(tmp_path, monkeypatch):
 
 
 def test_pending_jobs_of_an_array_with_holes_are_found(tmp_path, monkeypatch):
-    """sacct abbreviates what is left: 123_[0-998:2%256]."""
+    """sacct abbreviates what is left, 123_[0-998:2%256], and so does squeue without -r."""
     sacct = f"{ACCOUNTED}; echo '123_[0-998:2%256]|PENDING|Priority|'"
-    squeue = 'for i in 0 2 4; do echo "123_$i|PENDING|Priority|"; done'
+    squeue = """case "$*" in
+*-r*) for i in 0 2 4; do echo "123_$i|PENDING|Priority|"; done ;;
+*) echo '123_[0-998:2%256]|PENDING|Priority|' ;;
+esac"""
     folder = programs(tmp_path, sacct=sacct, squeue=squeue, scontrol=CONFIG)
     monkeypatch.setenv("PATH", str(folder))
     states = asked(Slurm(), "123_0", "123_4")
