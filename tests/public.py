@@ -8,18 +8,19 @@ from pathlib import Path
 import numpy as np
 from scipy.io import savemat
 
-Split = tuple[np.ndarray, np.ndarray]  # images (M, 3, 32, 32) uint8, labels (M,)
+Split = tuple[np.ndarray, np.ndarray]  # images (M, 3, S, S) uint8, labels (M,)
 
 CIFAR10 = "cifar-10-batches-bin"
 CIFAR100 = "cifar-100-binary"
 
 
-def random_split(count: int, classes: int, seed: int = 0) -> Split:
+def random_split(count: int, classes: int, seed: int = 0, side: int = 32) -> Split:
     """Noise, a little brighter with each class, and labels that go round the classes."""
     random = np.random.default_rng(seed)
     labels = np.arange(count) % classes
     images = (
-        random.integers(0, 200, (count, 3, 32, 32)) + (50 * labels // classes)[:, None, None, None]
+        random.integers(0, 200, (count, 3, side, side))
+        + (50 * labels // classes)[:, None, None, None]
     )
     return images.astype(np.uint8), labels.astype(np.int64)
 
@@ -75,6 +76,18 @@ def cifar10(root: Path, train: Split, test: Split) -> Path:
 
 def cifar100(root: Path, train: Split, test: Split) -> Path:
     return tar(root / "cifar-100-binary.tar.gz", cifar100_members(train, test))
+
+
+def stl10(root: Path, train: Split, test: Split, unlabelled: np.ndarray) -> Path:
+    """STL-10's binary archive; its images are published column by column."""
+    lines = names([f"class-{i}" for i in range(10)])
+    members = {"class_names.txt": lines[:-1], "fold_indices.txt": b""}
+    for split, (images, labels) in (("train", train), ("test", test)):
+        members[f"{split}_X.bin"] = images.transpose(0, 1, 3, 2).tobytes()
+        members[f"{split}_y.bin"] = (labels + 1).astype(np.uint8).tobytes()
+    members["unlabeled_X.bin"] = unlabelled.transpose(0, 1, 3, 2).tobytes()
+    named = {f"stl10_binary/{name}": content for name, content in members.items()}
+    return tar(root / "stl10_binary.tar.gz", named)
 
 
 def svhn(root: Path, train: Split, test: Split) -> None:

@@ -138,7 +138,7 @@ def _train(
         failed, history = str(error), error.history
     if rank() == 0:
         try:
-            verify(data, "train")  # it was mapped into memory, not copied
+            verify(data, study.data.pretrained_on)  # it was mapped into memory, not copied
         except InputError:
             checkpoints.remove()
             raise

@@ -218,7 +218,7 @@ def plan(
     parsed = grid.study
     count, folder = images or parsed.data.images, Path("data", parsed.data.name)
     if count is None and (folder / MANIFEST).exists():
-        count = read_manifest(folder)["splits"]["train"]["shape"][0]
+        count = read_manifest(folder)["splits"][parsed.data.pretrained_on]["shape"][0]
     if count is None:
         raise InputError(
             f"{study}: the number of images in {folder} is unknown; give it with --images"

@@ -1,16 +1,17 @@
-"""Public datasets as their authors publish them: CIFAR-10, CIFAR-100, SVHN and Imagenette.
+"""Public datasets as their authors publish them: CIFAR-10, CIFAR-100, STL-10, SVHN, Imagenette.
 
-CIFAR's binary archives and SVHN's Matlab files hold bytes alone: nothing is unpickled.
+CIFAR's and STL-10's binary archives and SVHN's Matlab files hold bytes alone: nothing is unpickled.
 """
 
 import gzip
 import http.client
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 
@@ -58,6 +59,16 @@ SOURCES = {
         f"{_CIFAR}/cifar.html",
         "not stated",
         (File(f"{_CIFAR}/cifar-100-binary.tar.gz", "03b5dce01913d631647c71ecec9e9cb8"),),
+    ),
+    "stl10": Source(
+        "https://cs.stanford.edu/~acoates/stl10/",
+        "not stated; the images are ImageNet's",
+        (
+            File(
+                "http://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz",
+                "91f7769df0f17e558f3565bffb0c7dfb",
+            ),
+        ),
     ),
     "svhn": Source(
         f"{_SVHN}/",
@@ -129,7 +140,9 @@ def first_of_each_class(packed: Packed, count: int | None) -> Packed:
     """The first so many images of each class, in their order; all without a count."""
     if count is None:
         return packed
-    kept = [np.flatnonzero(packed.labels == label)[:count] for label in range(len(packed.classes))]
+    if -1 in packed.labels:  # as many as of all classes, in their order
+        count *= len(packed.classes)
+    kept = [np.flatnonzero(packed.labels == label)[:count] for label in np.unique(packed.labels)]
     rows = np.sort(np.concatenate(kept))
     return Packed(packed.images[rows], packed.labels[rows], packed.classes)
 
@@ -176,7 +189,13 @@ def _cifar(
     return splits
 
 
-def _members(archive: Path, names: list[str]) -> dict[str, bytes]:
+def _whole(file: IO[bytes], member: tarfile.TarInfo) -> bytes:
+    return file.read()
+
+
+def _members(
+    archive: Path, names: list[str], read: Callable[[IO[bytes], tarfile.TarInfo], Any] = _whole
+) -> dict[str, Any]:
     """The content of some files of a tar.gz archive, read in memory, with gzip's check of all."""
     contents = {}
     try:
@@ -186,7 +205,7 @@ def _members(archive: Path, names: list[str]) -> dict[str, bytes]:
                     if member.name in names and member.isfile():
                         file = members.extractfile(member)
                         assert file is not None  # it is no folder and no link
-                        contents[member.name] = file.read()
+                        contents[member.name] = read(file, member)
             while stream.read(2**20):  # gzip's checksum stands at the end
                 pass
     except DAMAGED as error:
@@ -195,6 +214,53 @@ def _members(archive: Path, names: list[str]) -> dict[str, bytes]:
         if name not in contents:
             raise InputError(f"{archive}: has no {name}")
     return contents
+
+
+STL10 = 96  # pixels of its images
+
+
+def stl10(archive: Path) -> dict[str, Packed]:
+    """The splits ``train``, ``test`` and ``unlabelled`` of STL-10's binary archive.
+
+    Images are (M, 3, 96, 96) uint8, in the archive's order; a label is -1 where there is none.
+
+    Raises:
+        InputError: if the archive is damaged or is not of that format.
+    """
+    folder, length = "stl10_binary", 3 * STL10 * STL10
+    names = [f"{split}_{part}.bin" for split in ("train", "test") for part in ("X", "y")]
+    names = ["class_names.txt", *names, "unlabeled_X.bin"]
+
+    def read(file: IO[bytes], member: tarfile.TarInfo) -> bytes | np.ndarray:
+        if not member.name.endswith("_X.bin"):
+            return file.read()
+        count, rest = divmod(member.size, length)
+        if rest or not count:
+            name = member.name.removeprefix(f"{folder}/")
+            raise InputError(
+                f"{archive}: {name} has {member.size} bytes, not images of {length} bytes"
+            )
+        images = np.empty((count, 3, STL10, STL10), np.uint8)
+        for i in range(count):  # one by one: all of them are 2.7 GB, which is not held twice
+            columns = np.frombuffer(file.read(length), np.uint8).reshape(3, STL10, STL10)
+            images[i] = columns.transpose(0, 2, 1)  # published column by column
+        return images
+
+    contents = _members(archive, [f"{folder}/{name}" for name in names], read)
+    classes = contents[f"{folder}/class_names.txt"].decode("ascii", "replace").split()
+    splits = {}
+    for split in ("train", "test"):
+        images = contents[f"{folder}/{split}_X.bin"]
+        labels = np.frombuffer(contents[f"{folder}/{split}_y.bin"], np.uint8)
+        if len(labels) != len(images):
+            raise InputError(
+                f"{archive}: {split}_y.bin has {len(labels)} labels, of {len(images)} images"
+            )
+        _check_labels(f"{archive}: {split}_y.bin", labels, 1, len(classes))
+        splits[split] = Packed(images, labels.astype(np.int64) - 1, classes)
+    images = contents[f"{folder}/unlabeled_X.bin"]
+    splits["unlabelled"] = Packed(images, np.full(len(images), -1, np.int64), classes)
+    return splits
 
 
 def _records(archive: Path, name: str, content: bytes, labels: tuple[int, ...]) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Packed datasets: uint8 images, one safetensors file per split, memory-mapped when read.
 
-A folder holds ``train.safetensors``, ``test.safetensors`` and ``MANIFEST.json``. The manifest is
-written last. It describes the splits and holds their checksums; ``load`` refuses files that do not
-match it.
+A folder holds ``train.safetensors``, ``test.safetensors`` and ``MANIFEST.json``; STL-10 also
+``unlabelled.safetensors``, which encoders are pretrained on. The manifest is written last. It
+describes the splits and holds their checksums; ``load`` refuses files that do not match it.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ MANIFEST = "MANIFEST.json"
 
 @dataclass(frozen=True)
 class Packed:
-    """One split: images (M, C, H, W) uint8, labels (M,) int64, the classes' names."""
+    """One split: images (M, C, H, W) uint8, labels (M,) int64 or -1, the classes' names."""
 
     images: np.ndarray
     labels: np.ndarray
@@ -35,7 +35,7 @@ class Packed:
 
 
 def pack(splits: dict[str, Packed], name: str, out: Path) -> None:
-    """Write the splits ``train`` and ``test`` of a dataset, and its manifest, into a folder."""
+    """Write the splits of a dataset, ``train``, ``test`` and others, and its manifest."""
     from safetensors.numpy import save
 
     (out / MANIFEST).unlink(missing_ok=True)
@@ -45,9 +45,11 @@ def pack(splits: dict[str, Packed], name: str, out: Path) -> None:
             out / f"{split}.safetensors", save({"images": packed.images, "labels": packed.labels})
         )
         shapes[split] = list(packed.images.shape)
-    images = splits["train"].images
-    levels = [np.bincount(images[:, c].ravel(), minlength=256) for c in range(images.shape[1])]
-    write_manifest(out, name, splits["train"].classes, np.stack(levels), shapes)
+    images = splits.get("unlabelled", splits["train"]).images  # what encoders are pretrained on
+    levels = np.zeros((images.shape[1], 256), np.int64)
+    for part in np.array_split(images, len(images) // 10_000 + 1):  # numpy counts 8 bytes a pixel
+        levels += [np.bincount(part[:, c].ravel(), minlength=256) for c in range(len(levels))]
+    write_manifest(out, name, splits["train"].classes, levels, shapes)
 
 
 def write_manifest(
@@ -126,7 +128,7 @@ def load(folder: Path, split: str, count: int | None = None) -> "dict[str, torch
 
     Args:
         folder: of the packed dataset.
-        split: ``train`` or ``test``.
+        split: ``train``, ``test`` or, of STL-10, ``unlabelled``.
         count: read only the first ``count`` images.
 
     Returns:
@@ -171,8 +173,9 @@ def verify(folder: Path, split: str) -> Path:
 
 
 def dataset_hash(manifest: dict[str, Any]) -> str:
-    """A dataset's hash: the sha256 of its training split and of its test split."""
-    return ":".join(manifest["splits"][split]["sha256"] for split in ("train", "test"))
+    """A dataset's hash: the sha256 of each of its splits."""
+    order = [split for split in ("train", "test", "unlabelled") if split in manifest["splits"]]
+    return ":".join(manifest["splits"][split]["sha256"] for split in order)
 
 
 def section(folder: Path) -> Data:

@@ -125,6 +125,8 @@ def _public(spec: Torchvision, out: Path) -> dict[str, Packed]:
                 splits = archives.cifar10(files[0])
             case "cifar100":
                 splits = archives.cifar100(files[0])
+            case "stl10":
+                splits = archives.stl10(files[0])
             case "svhn":
                 splits = {"train": archives.svhn(files[0]), "test": archives.svhn(files[1])}
             case "imagenette":

@@ -35,9 +35,10 @@ class Views:
         epochs: the number of epochs.
         seed: of the order and the views.
         device: for the views.
+        split: of the dataset.
 
     Attributes:
-        labels: of the whole training split, int64.
+        labels: of the whole split, int64; -1 of an image without one.
         rows: the images of the split that are not to validate (M,).
         channels: C.
         steps_per_epoch: batches in an epoch.
@@ -59,11 +60,13 @@ class Views:
         epochs: int,
         seed: int,
         device: torch.device,
+        split: str = "train",
     ) -> None:
-        tensors = load(data, "train", spec.images)
+        tensors = load(data, split, spec.images)
         self.labels = tensors["labels"]
         self.images = images_of(tensors, spec)
-        self.rows = (~to_validate(self.labels, spec)).nonzero().flatten()  # (M,)
+        kept = ~to_validate(self.labels, spec) if split == "train" else self.labels == -1
+        self.rows = kept.nonzero().flatten()  # (M,)
         if batch > len(self.rows):
             raise InputError(f"{batch_key}: {batch}: {data} has {len(self.rows)} training images")
         self.batch, self.views, self.seed, self.device = batch, views, seed, device

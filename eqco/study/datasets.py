@@ -26,6 +26,11 @@ class Dataset(Section):
         """Number of images to train on or to validate; None if only the files can say."""
         return None
 
+    @property
+    def pretrained_on(self) -> str:
+        """The split that encoders are pretrained on; evaluations have ``train`` and ``test``."""
+        return "train"
+
     def train_size(self, images: int) -> int:
         """Number of images to train on, of so many: those that are not to validate."""
         return images - (self.validation or 0)
@@ -127,10 +132,11 @@ class JpegFolder(Folder):
         return self
 
 
-SIDES = {"cifar10": 32, "cifar100": 32, "svhn": 32, "imagenette": 160}
+SIDES = {"cifar10": 32, "cifar100": 32, "stl10": 96, "svhn": 32, "imagenette": 160}
 """Pixels of a public dataset's images; of Imagenette's the short side, in the smaller archive."""
 
 TRAIN_IMAGES = {"cifar10": 50_000, "cifar100": 50_000, "svhn": 73_257, "imagenette": 9_469}
+TRAIN_IMAGES["stl10"] = 100_000  # those without labels
 
 
 class Torchvision(Dataset):
@@ -138,7 +144,7 @@ class Torchvision(Dataset):
 
     channels: ClassVar[int] = 3
     kind: Literal["torchvision"]
-    dataset: Literal["cifar10", "cifar100", "svhn", "imagenette"] = Field(
+    dataset: Literal["cifar10", "cifar100", "stl10", "svhn", "imagenette"] = Field(
         alias="name", description="the dataset"
     )
     root: str | None = Field(
@@ -149,7 +155,7 @@ class Torchvision(Dataset):
     size: Annotated[int, Field(ge=4, le=1024)] = Field(
         default_factory=lambda values: SIDES.get(values.get("dataset"), 32),
         description="pixels of Imagenette's images (160): they are resized to this short side and "
-        "centre-cropped; the other datasets' images are 32 pixels",
+        "centre-cropped; STL-10's images are 96 pixels, the other datasets' 32",
     )
     images_per_class: ImagesPerClass = None
 
@@ -166,6 +172,14 @@ class Torchvision(Dataset):
     @property
     def images(self) -> int | None:
         return None if self.images_per_class else TRAIN_IMAGES[self.dataset]
+
+    @property
+    def pretrained_on(self) -> str:
+        return "unlabelled" if self.dataset == "stl10" else "train"
+
+    def train_size(self, images: int) -> int:
+        """Number of images to train on, of so many; STL-10's have no part to validate."""
+        return images if self.pretrained_on == "unlabelled" else super().train_size(images)
 
     @model_validator(mode="after")
     def _as_they_are(self) -> "Torchvision":

@@ -161,8 +161,13 @@ def batch_norm_of_views(study: "Study") -> Iterator[Problem]:
 
 
 def online_classifiers(study: "Study") -> Iterator[Problem]:
-    """All cells of a study have a row for ``linear-online``, or none has."""
+    """All cells of a study have a row for ``linear-online``, or none has; it needs labels."""
     without = [variant for variant in study.variants if not variant.study.pretrain.online]
+    for variant in study.variants:
+        online = variant.study.pretrain.online
+        if online and study.data.pretrained_on == "unlabelled":
+            told = f"{study.data.name} is pretrained on images without labels: must be left out"
+            yield variant.place("pretrain.online"), online, told
     if 0 < len(without) < len(study.variants):
         yield without[0].place("pretrain.online"), None, "other cells have one: all must, or none"
 

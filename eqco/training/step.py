@@ -87,6 +87,7 @@ class Training:
             epochs=self.recipe.epochs,
             seed=cell.seed,
             device=device,
+            split=study.data.pretrained_on,
         )
         if cell.batch % ranks():
             raise InputError(f"pretrain.batch: {cell.batch}: must be a multiple of {ranks()} ranks")

@@ -349,11 +349,13 @@ def test_the_published_table_is_what_the_code_downloads():
     assert table["licence"].ne("").all()
 
 
-@pytest.mark.parametrize("name", ["svhn", "imagenette"])
+@pytest.mark.parametrize("name", ["svhn", "imagenette", "stl10"])
 def test_checksums_are_torchvisions(name):
     known = torchvision.datasets.SVHN.split_list.values()
     if name == "imagenette":
         known = torchvision.datasets.Imagenette._ARCHIVES.values()
+    if name == "stl10":
+        known = [(torchvision.datasets.STL10.url, torchvision.datasets.STL10.tgz_md5)]
     sums = {entry[0]: entry[-1] for entry in known}
     for file in SOURCES[name].files:
         assert sums[file.url] == file.md5
