@@ -41,6 +41,7 @@ PAGES = [
     ROOT / "README.md",
     ROOT / "docs" / "tutorial.md",
     *sorted(set(ROOT.glob("docs/*.md")) - {ROOT / "docs" / "tutorial.md"}),
+    *sorted(ROOT.glob("docs/findings/*.md")),
     ROOT / "CONTRIBUTING.md",
     ROOT / EXECUTOR / "README.md",
     *sorted(ROOT.glob(f"{EXECUTOR}/docs/*.md")),

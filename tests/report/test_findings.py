@@ -20,6 +20,7 @@ from eqco.study.load import load_study
 
 EARLIER = ROOT / "docs" / "earlier-studies.md"
 PAGES = [ROOT / "README.md", ROOT / "docs" / "findings.md", EARLIER]
+PAGES += sorted(ROOT.glob("docs/findings/*.md"))
 NUMBER = r"[+−]\d+\.\d\d"
 QUOTED = re.compile(rf"{NUMBER} \[{NUMBER}, {NUMBER}\](?:, p [=<] \.\d+)?")
 
@@ -207,7 +208,7 @@ def test_every_difference_that_a_sentence_quotes_is_one_of_these(page):
     ]
     known = "\n".join(known)
     quotes = QUOTED.findall(" ".join(page.read_text().split()))
-    assert quotes
+    assert quotes or page.parent.name == "findings"
     for quote in quotes:
         assert quote in known, quote
 
