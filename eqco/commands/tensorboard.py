@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from eqco.networks.backbones import extra
+from eqco.runtime.extras import extra
 
 Report = Callable[[dict[str, Any]], None]
 

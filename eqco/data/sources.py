@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from eqco.data import archives, folders, jpeg_packing
+from eqco.data import archives, folders, jpeg_packing, parquet
+from eqco.data.decoding import counted, fitted
 from eqco.data.packed import MANIFEST, Packed, pack, write_manifest
 from eqco.errors import InputError
 from eqco.study.datasets import (
@@ -18,6 +19,7 @@ from eqco.study.datasets import (
     FashionMNIST,
     ImageFolder,
     JpegFolder,
+    ParquetFiles,
     Torchvision,
 )
 
@@ -42,6 +44,8 @@ def prepare(spec: Data, out: Path) -> None:
             pack(_fashion_mnist(spec.root, out), spec.name, out)
         case ImageFolder():
             pack(_image_folder(spec), spec.name, out)
+        case ParquetFiles():
+            pack(parquet.read(spec), spec.name, out)
         case JpegFolder():
             _pack_jpegs(spec, out)
         case Torchvision():
@@ -160,25 +164,11 @@ def _packed_folder(folder: Path, size: int, per_class: int | None) -> dict[str, 
 
 
 def _decode(by_class: dict[str, list[Path]], size: int, split: str) -> Packed:
-    from PIL import Image, ImageOps
-    from rich.console import Console
-    from rich.progress import track
-
-    def decode(path: Path) -> np.ndarray:
-        try:
-            with Image.open(path) as image:
-                fitted = ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.BICUBIC)
-        except (OSError, SyntaxError, ValueError) as error:
-            raise InputError(f"{path}: is not a readable image: {error}") from None
-        return np.asarray(fitted)  # (size, size, 3)
-
     files = [path for paths in by_class.values() for path in paths]
     images = np.empty((len(files), 3, size, size), np.uint8)
     with ThreadPoolExecutor() as pool:
-        decoded = track(
-            pool.map(decode, files), f"{split} images", len(files), console=Console(stderr=True)
-        )
-        for i, image in enumerate(decoded):
-            images[i] = image.transpose(2, 0, 1)
+        decoded = pool.map(lambda path: fitted(path, size, str(path)), files)
+        for i, image in enumerate(counted(decoded, len(files), split)):
+            images[i] = image
     labels = np.repeat(np.arange(len(by_class)), [len(paths) for paths in by_class.values()])
     return Packed(images, labels.astype(np.int64), list(by_class))

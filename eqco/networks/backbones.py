@@ -1,6 +1,5 @@
 """Backbones: images to features."""
 
-from importlib import import_module
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -9,6 +8,7 @@ from torch import nn
 
 from eqco.errors import InputError
 from eqco.networks.batch_norm import MakeNorm, replace_batch_norm
+from eqco.runtime.extras import extra
 from eqco.study.fields import TIMM
 
 
@@ -156,22 +156,3 @@ def timm_options(
         raise InputError(f"{key}: {name}: timm {timm.__version__} has no such model; {allowed}")
     fixed = size is not None and timm.get_pretrained_cfg(model).fixed_input_size
     return model, {"num_classes": 0, "in_chans": channels} | ({"img_size": size} if fixed else {})
-
-
-def extra(module: str, name: str, asked: str) -> Any:
-    """A module of one of the project's extras.
-
-    Args:
-        module: its name.
-        name: the extra's.
-        asked: what needs it, for the message.
-
-    Raises:
-        InputError: if it is not installed.
-    """
-    try:
-        return import_module(module)
-    except ImportError:
-        raise InputError(
-            f'{asked}: {module} is not installed; `pip install "eqco[{name}]"` brings it'
-        ) from None

@@ -11,7 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from eqco.networks.backbones import extra, resnet, small_stem, timm_options
+from eqco.networks.backbones import resnet, small_stem, timm_options
+from eqco.runtime.extras import extra
 from eqco.study.recipe import Network
 
 Exported = tuple[bytes, Callable[[Tensor], Tensor]]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eqco.store.cells import evaluations, read_json
-from eqco.study.datasets import ImageFolder, JpegFolder, Torchvision
+from eqco.study.datasets import ImageFolder, JpegFolder, ParquetFiles, Torchvision
 from eqco.study.grid import Grid
 from eqco.study.selection import planned
 from eqco.study.study import Study
@@ -171,7 +171,7 @@ def _hours(passes: int, speeds: list[dict[str, str]]) -> list[Hours]:
 
 
 def _image_bytes(study: Study, images: int) -> float | None:
-    if isinstance(study.data, ImageFolder | Torchvision):
+    if isinstance(study.data, ImageFolder | ParquetFiles | Torchvision):
         return images * 3 * study.data.size**2
     if isinstance(study.data, JpegFolder):
         return images * BYTES_PER_PIXEL * 4 / 3 * study.data.short_side**2

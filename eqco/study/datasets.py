@@ -106,6 +106,22 @@ class ImageFolder(Folder):
     images_per_class: ImagesPerClass = None
 
 
+class ParquetFiles(Folder):
+    """Parquet files with a column of encoded images and one of labels, packed as RGB."""
+
+    kind: Literal["parquet"]
+    path: str = Field(
+        description="folder of the files, whose names or folders begin with `train` and with "
+        "`test`, else `validation`"
+    )
+    image: str = Field("image", description="the column of images: encoded, alone or as `bytes`")
+    label: str = Field("label", description="the column of labels: numbers or names")
+    size: Annotated[int, Field(ge=4, le=1024)] = Field(
+        description="pixels: images are resized to this short side and centre-cropped"
+    )
+    images_per_class: ImagesPerClass = None
+
+
 class JpegFolder(Folder):
     """A folder as ``image-folder``'s, kept as JPEG: for more images than memory holds."""
 
@@ -190,5 +206,6 @@ class Torchvision(Dataset):
 
 
 Data = Annotated[
-    Digits | FashionMNIST | ImageFolder | JpegFolder | Torchvision, Field(discriminator="kind")
+    Digits | FashionMNIST | ImageFolder | ParquetFiles | JpegFolder | Torchvision,
+    Field(discriminator="kind"),
 ]

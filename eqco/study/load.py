@@ -46,7 +46,7 @@ def load_study(path: Path) -> Study:
 
 def _line(error: ErrorDetails) -> str:
     tags = {
-        *("digits", "fashion-mnist", "image-folder", "jpeg-folder", "torchvision"),
+        *("digits", "fashion-mnist", "image-folder", "jpeg-folder", "parquet", "torchvision"),
         *("float", "literal['eqco']"),
         *("all", "list"),
         *("mapping", "mappings"),

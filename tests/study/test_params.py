@@ -68,7 +68,7 @@ BAD = [
     ),
     (
         {"data": {"kind": "torchvision", "name": "mnist"}},
-        "data.name: 'mnist': input should be 'cifar10', 'cifar100', 'stl10', 'svhn' or 'imagenette'$",
+        "data.name: 'mnist': input should be 'cifar10', 'cifar100', 'stl10', 'svhn' or 'imagen",
     ),
     ({"data": {"kind": "torchvision"}}, "data.name: is missing$"),
     (
