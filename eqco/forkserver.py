@@ -8,6 +8,7 @@ has ended: nobody waits for it any more, so a training saves its state and stops
 """
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -58,6 +59,8 @@ def serve(listener: socket.socket, parent: int, main: Callable[[], None]) -> Non
     # the server alone holds the writing end, so the pipe closes when the server ends
     server_alive, server_end = os.pipe()
     listener.settimeout(1)
+    gc.collect()
+    gc.freeze()  # else a fork's collector writes to what both share, and so copies it
     while os.getppid() == parent:
         try:
             connection, _ = listener.accept()
@@ -73,6 +76,7 @@ def serve(listener: socket.socket, parent: int, main: Callable[[], None]) -> Non
             finally:
                 os._exit(0)  # without the server's clean-up
         connection.close()
+    gc.unfreeze()  # modules tell of leaks if it is not collected at the end
 
 
 def _answer(connection: socket.socket, server_alive: int, main: Callable[[], None]) -> None:
