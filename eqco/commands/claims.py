@@ -2,6 +2,8 @@
 
 import os
 import re
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +42,16 @@ def write_claims(params: Path, results: Path, pages: list[Path]) -> None:
         InputError: a page has no marks, or names a claim that is not there; a result is damaged.
     """
     studies = [(file, load_study(file)) for file in sorted(params.glob("*.yaml"))]
-    rows = {study.study: _claims(file, study, results) for file, study in studies}
+    files = {study.study: (file, study) for file, study in studies}
+
+    @cache  # what git tells takes its time, and a page may name few studies
+    def rows(name: str) -> list[dict[str, Any]]:
+        return _claims(*files[name], results) if name in files else []
+
     for page in pages:
 
         def block(marks: re.Match[str], page: Path = page) -> str:
-            names = marks["studies"].split(", ") if marks["studies"] else rows
+            names = marks["studies"].split(", ") if marks["studies"] else files
             of_page = [row for name in names for row in _named(rows, name, page)]
             if marks["short"]:
                 of_page = [{k: row[k] for k in row if k not in SOURCES} for row in of_page]
@@ -57,10 +64,12 @@ def write_claims(params: Path, results: Path, pages: list[Path]) -> None:
         write(page, text)
 
 
-def _named(rows: dict[str, list[dict[str, Any]]], name: str, page: Path) -> list[dict[str, Any]]:
+def _named(
+    rows: Callable[[str], list[dict[str, Any]]], name: str, page: Path
+) -> list[dict[str, Any]]:
     """The rows of a study, or of those of its claims whose numbers, from 1, follow its name."""
     study, *numbers = name.split()
-    by_number = {str(i): row for i, row in enumerate(rows.get(study, []), 1)}
+    by_number = {str(i): row for i, row in enumerate(rows(study), 1)}
     if missing := set(numbers) - by_number.keys():
         allowed = f"a study and numbers of its claims that have a verdict, 1 to {len(by_number)}"
         raise InputError(f"{page}: claims of {name}: {missing.pop()}: must be {allowed}")
@@ -139,9 +148,18 @@ def stated(file: Path, number: int, cells: Path) -> str:
     return "before" if base == first_claim else "after"
 
 
+@cache  # each claim asks for every version of its file
+def _values(text: str) -> dict[str, Any]:
+    """The values of a study file; none if it is not YAML."""
+    try:
+        return yaml.safe_load(text) or {}
+    except yaml.YAMLError:
+        return {}
+
+
 def _definition(text: str, number: int) -> tuple[Any, Any]:
     """A claim of a study file and its comparison, as they are written."""
-    values = yaml.safe_load(text)
+    values = _values(text)
     claim = values["claims"][number]
     found = [one for one in values["comparisons"] if one["name"] == claim["comparison"]]
     return claim, found[0]
@@ -149,8 +167,5 @@ def _definition(text: str, number: int) -> tuple[Any, Any]:
 
 def _holds(text: str, claim: tuple[Any, Any]) -> bool:
     """Whether a version of a study file has this claim and its comparison."""
-    try:
-        values = yaml.safe_load(text) or {}
-    except yaml.YAMLError:
-        return False
+    values = _values(text)
     return claim[0] in values.get("claims", []) and claim[1] in values.get("comparisons", [])
