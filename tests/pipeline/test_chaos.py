@@ -64,7 +64,7 @@ def tables(project: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("count", "methods", "seeds"),
     [
-        (2, ["moco", "nnclr"], [0]),
+        (2, ["nnclr"], [0]),
         pytest.param(KILLS, ["moco", "simo", "nnclr"], [0, 1], marks=pytest.mark.slow),
     ],
 )

@@ -27,7 +27,7 @@ KINDS = {
     # CIFAR's archive, a queue and split batch norm
     "moco-cifar10-demo": {"network.stem": "large"},
     # JPEGs, a probe on views and a support set
-    "nnclr-dcl-imagenet": {"network.backbone": "resnet18", "network.predictor": 64},
+    "nnclr-dcl-imagenet": {"network.backbone": "conv5", "network.predictor": 64},
 }
 
 PLANNED = {*KINDS, "weighting-or-rate-gpu", "controls", "flatness"}

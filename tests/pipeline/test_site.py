@@ -14,8 +14,9 @@ from playwright.sync_api import Browser, Page
 from test_docs import PAGES
 
 PLUGIN = "snakemake_logger_plugin_eqco"  # the whole API takes ten seconds
-SEEN = ["index.html", "docs/keys.html", "docs/findings.html", "results/index.html"]
-SEEN += [f"api/{PLUGIN}.html"]
+SEEN = ["index.html", "docs/keys.html", f"api/{PLUGIN}.html"]
+MORE = ["docs/findings.html", "docs/findings/flatness.html", "results/index.html"]
+SEEN += [pytest.param(name, marks=pytest.mark.slow) for name in MORE]
 
 
 @pytest.fixture(scope="module")

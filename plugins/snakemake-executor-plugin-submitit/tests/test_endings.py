@@ -82,7 +82,7 @@ def by_sacct(slurm_with_sacct, projects) -> Ended:
 
 
 @pytest.mark.slurm  # it asks for its fixture by name
-@pytest.mark.parametrize("by", ["squeue", "sacct"])
+@pytest.mark.parametrize("by", ["squeue", pytest.param("sacct", marks=pytest.mark.slow)])
 def test_a_cancelled_job_is_told_and_the_others_are_kept(by, request):
     project, log, ids = request.getfixturevalue(f"by_{by}")
     assert f"{ids['cancelled']} was cancelled on n" in log

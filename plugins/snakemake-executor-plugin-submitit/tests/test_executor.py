@@ -29,6 +29,10 @@ class SnakemakesOwnTests(snakemake_tests.TestWorkflowsLocalStorageBase):
         settings.seconds_between_status_checks = 1  # theirs ask without a pause
         return settings
 
+    @pytest.mark.slow
+    def test_group_workflow(self, tmp_path):
+        super().test_group_workflow(tmp_path)
+
 
 class TestSnakemakesOwnOnLocal(SnakemakesOwnTests):
     __test__ = True

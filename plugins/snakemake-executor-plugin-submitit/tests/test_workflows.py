@@ -116,7 +116,7 @@ def files(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[pytest.mark.slow] * (name == "scatter and gather"))
+        pytest.param(name, marks=[pytest.mark.slow] * (name != "scripts and groups"))
         for name in WORKFLOWS
     ],
 )
