@@ -15,14 +15,15 @@ def fitted(file: Path | IO[bytes], size: int, name: str) -> np.ndarray:
     Raises:
         InputError: if it is no readable image; ``name`` is its name in the message.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
         with Image.open(file) as image:
             fit = ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.BICUBIC)
+    except UnidentifiedImageError:  # its text has the address of bytes in memory
+        raise InputError(f"{name}: is not a readable image: its format is unknown") from None
     except (OSError, SyntaxError, ValueError) as error:
-        reason = str(error).replace("<_io.BytesIO object", "<")
-        raise InputError(f"{name}: is not a readable image: {reason}") from None
+        raise InputError(f"{name}: is not a readable image: {error}") from None
     return np.asarray(fit).transpose(2, 0, 1)
 
 

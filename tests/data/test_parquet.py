@@ -133,6 +133,7 @@ def png(level: int) -> bytes:
     ("images", "labels", "message"),
     [
         ([png(0), png(9)[:40]], [0, 1], "test.parquet: row 1: is not a readable image: "),
+        ([png(0), b"no"], [0, 1], "row 1: is not a readable image: its format is unknown"),
         ([png(0), None], [0, 1], "test.parquet: row 1: holds no bytes of an image"),
         ([png(0), png(1)], [0, 2], "data.label: 2 of test: must be one of 2 classes"),
         ([png(0), png(1)], [0, -1], "data.label: -1 of test: must be one of 2 classes"),
