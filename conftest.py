@@ -27,18 +27,11 @@ pytest_plugins = ["slurms"]  # of the tests of the executor
 
 # Workers take files in this order, the longest first; files that compute and that wait alternate.
 LONGEST = (
-    *("test_dvc", "test_endings", "test_docs", "test_left_behind", "test_workflow"),
-    *("test_disturbed_cells", "test_quick", "test_executor", "test_chaos", "test_long_waits"),
-    *(
-        "test_slurm_grid",
-        "test_archived",
-        "test_requeues",
-        "test_distributed",
-        "test_checkpoint",
-        "test_new",
-        "test_export",
-        "test_archives",
-    ),
+    *("test_dvc", "test_endings", "test_docs", "test_left_behind", "test_workflow", "test_faults"),
+    *("test_disturbed_cells", "test_long_waits", "test_chaos", "test_executor", "test_quick"),
+    *("test_slurm_grid", "test_site", "test_requeues", "test_checkpoint", "test_distributed"),
+    *("test_groups", "test_workflows", "test_new", "test_archived", "test_export", "test_archives"),
+    *("test_transfer", "test_selecting", "test_report", "test_committed", "test_published"),
 )
 
 torch.set_num_threads(1)
