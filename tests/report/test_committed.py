@@ -104,4 +104,5 @@ def test_the_report_can_be_made_of_the_kept_cells(study, tmp_path, monkeypatch):
     page = (tmp_path / "report.html").read_text()
     count = json.loads((ROOT / "results" / study / "provenance.json").read_text())["cells"]
     assert f"{count} cells" in page
-    assert ("<summary>32 values</summary>" in page) == (study == "weighting-or-rate")
+    if study == "weighting-or-rate":
+        assert "<summary>32 values</summary>" in page
